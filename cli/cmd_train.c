@@ -1,0 +1,233 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "core/base/file.h"
+#include "core/base/rng.h"
+#include "train/trainer.h"
+
+/* Options of `train` beside the trainer's own. */
+struct train_args {
+    const char *data, *rows, *out, *init, *targets, *loss_average, *memory;
+    int64_t rank, val_size;
+    double alpha, dropout;
+    bool train_on_inputs, force;
+};
+
+static int check_args(const struct train_args *a, struct train_options *o, struct err *err)
+{
+    if (!a->out || !a->data == !a->rows)
+        return err_usage(err, "train needs --out, and one of --data and --rows");
+    if (!strcmp(a->loss_average, "token"))
+        o->token_average = true;
+    else if (strcmp(a->loss_average, "micro"))
+        return err_usage(err, "--loss-average %s: micro or token was expected", a->loss_average);
+    if (!strcmp(a->memory, "keep"))
+        o->memory = BACKPROP_KEEP;
+    else if (!strcmp(a->memory, "recompute"))
+        o->memory = BACKPROP_RECOMPUTE;
+    else if (strcmp(a->memory, "auto"))
+        return err_usage(err, "--activations %s: auto, keep or recompute was expected", a->memory);
+    if (a->val_size < 0 || a->rank < 1 || o->cutoff < 2)
+        return err_usage(err, "--val-size must not be negative, --rank positive, --cutoff at least 2");
+    return 0;
+}
+
+/* Moves val_size rows out of `all` into `eval`: drawn by the seed, or the last ones when rows keep their order. */
+static int split(struct instructions *all, struct instructions *eval, int64_t val_size, const struct train_options *o,
+                 const char *file, struct err *err)
+{
+    *eval = (struct instructions){0};
+    if (val_size >= all->n)
+        return err_set(err, "%s: %lld usable rows; --val-size %lld leaves none to train on", file, (long long)all->n, (long long)val_size);
+    int64_t *order = mem_alloc((size_t)all->n, sizeof *order, err);
+    struct instruction_row *train = calloc((size_t)all->n, sizeof *train);
+    eval->rows = calloc((size_t)val_size + 1, sizeof *eval->rows);
+    if (!order || !train || !eval->rows) {
+        free(order);
+        free(train);
+        return err_set(err, "out of memory");
+    }
+    struct rng rng;
+    for (int64_t i = 0; i < all->n; i++)
+        order[i] = i;
+    if (o->shuffle) {
+        rng_seed(&rng, o->seed);
+        rng_shuffle(&rng, order, all->n);
+    }
+    int64_t n_train = all->n - val_size;
+    for (int64_t i = 0; i < n_train; i++)
+        train[i] = all->rows[order[i]];
+    for (int64_t i = 0; i < val_size; i++)
+        eval->rows[i] = all->rows[order[n_train + i]];
+    eval->n = val_size;
+    free(all->rows);
+    all->rows = train;
+    all->n = n_train;
+    free(order);
+    return 0;
+}
+
+/* The folder must be new or empty, unless the training is to be resumed or replaced. */
+static int prepare_folder(const struct train_args *a, bool resume, struct err *err)
+{
+    char *log = path_join(a->out, "train.jsonl", err), *state = path_join(a->out, "checkpoint.safetensors", err);
+    int rc = -1;
+    if (!log || !state)
+        goto done;
+    if (resume && !path_exists(state))
+        err_set(err, "%s: nothing to resume from: checkpoint.safetensors is missing", a->out);
+    else if (!resume && !a->force && path_exists(log))
+        err_set(err, "%s: holds a training already (--resume goes on with it, --force replaces it)", a->out);
+    else
+        rc = dir_make(a->out, err);
+done:
+    free(log);
+    free(state);
+    return rc;
+}
+
+static int make_adapter(struct lora_set *l, const struct session *s, const struct train_args *a, uint64_t seed, struct err *err)
+{
+    bool target[PROJ_COUNT];
+    if (a->init) {
+        if (lora_load(l, &s->m, a->init, true, err) != 0)
+            return -1;
+        l->dropout = a->dropout;
+        return 0;
+    }
+    struct rng rng;
+    rng_seed(&rng, seed);
+    if (lora_parse_targets(target, a->targets, err) != 0 ||
+        lora_create(l, &s->m, a->rank, a->alpha, a->dropout, target, true, err) != 0)
+        return -1;
+    lora_init(l, &s->m, &rng);
+    return 0;
+}
+
+int cmd_train(struct cli *cli, struct err *err)
+{
+    struct train_args a = {.targets = "q,k,v,o,gate,up,down", .loss_average = "micro", .memory = "auto", .rank = 8, .val_size = 2000,
+                           .alpha = 16, .dropout = 0.05};
+    struct train_options t = {.lr = 1e-4, .clip = 1, .epochs = 2, .batch = 64, .micro_batch = 4, .cutoff = 256, .warmup = 100,
+                              .eval_every = 100, .save_every = 200, .keep = 3, .shuffle = true};
+    struct opt own[] = {
+        {OPT_STRING, "data", &a.data, "FILE", "Alpaca rows (.json or .jsonl: instruction, input, output)"},
+        {OPT_STRING, "rows", &a.rows, "FILE", "ready rows instead: [{\"ids\": [...], \"labels\": [... -100 ...]}]"},
+        {OPT_STRING, "out", &a.out, "DIR", "folder for the adapter, its checkpoints and curves"},
+        {OPT_STRING, "init-adapter", &a.init, "DIR", "begin from this adapter (its rank, alpha and targets count)"},
+        {OPT_INT, "rank", &a.rank, "R", "rank of the adapter"},
+        {OPT_REAL, "alpha", &a.alpha, "A", "the adapter's output is scaled by alpha / rank"},
+        {OPT_REAL, "dropout", &a.dropout, "P", "dropout on the adapter's input"},
+        {OPT_STRING, "targets", &a.targets, "LIST", "projections that get an adapter"},
+        {OPT_REAL, "lr", &t.lr, "LR", "highest learning rate"},
+        {OPT_INT, "epochs", &t.epochs, "N", "passes over the data"},
+        {OPT_INT, "steps", &t.steps, "N", "optimizer steps, instead of --epochs"},
+        {OPT_INT, "batch", &t.batch, "N", "rows per optimizer step"},
+        {OPT_INT, "micro-batch", &t.micro_batch, "N", "rows whose losses are averaged token by token"},
+        {OPT_INT, "cutoff", &t.cutoff, "N", "tokens of a row at most"},
+        {OPT_INT, "warmup", &t.warmup, "N", "steps of rising learning rate"},
+        {OPT_REAL, "clip", &t.clip, "C", "largest norm of the gradient; 0 does not clip"},
+        {OPT_INT, "val-size", &a.val_size, "N", "rows set aside for evaluation"},
+        {OPT_INT, "eval-every", &t.eval_every, "N", "evaluate every N steps (and at the end)"},
+        {OPT_INT, "save-every", &t.save_every, "N", "checkpoint every N steps"},
+        {OPT_INT, "keep", &t.keep, "N", "checkpoints that stay; 0 keeps all"},
+        {OPT_STRING, "loss-average", &a.loss_average, "A", "micro: mean of the micro-batches' means; token: mean over tokens"},
+        {OPT_STRING, "activations", &a.memory, "M", "keep, recompute, or auto: keep where memory allows"},
+        {OPT_FLAG, "train-on-inputs", &a.train_on_inputs, NULL, "learn the prompts too"},
+        {OPT_NO, "no-shuffle", &t.shuffle, NULL, "rows in the order of the file"},
+        {OPT_FLAG, "resume", &t.resume, NULL, "go on from the last checkpoint in DIR"},
+        {OPT_FLAG, "force", &a.force, NULL, "replace a training in DIR"},
+        {.kind = OPT_END},
+    };
+    struct opt_words words;
+    struct common o;
+    struct session s;
+    struct lora_set l = {0};
+    struct instructions train = {0}, eval = {0};
+    struct train_result r;
+    const char *file;
+    int rc = command_parse(cli, &words, own, &o, 42, 1, 1, "MODEL --data FILE --out DIR", err);
+    if (rc != 0)
+        return rc > 0 ? 0 : -1;
+    t.seed = (uint64_t)o.seed;
+    file = a.data ? a.data : a.rows;
+    if (check_args(&a, &t, err) != 0)
+        return -1;
+    if (o.adapter)
+        return err_usage(err, "train takes --init-adapter, not --adapter");
+    if (session_open(&s, &o, words.word[0], a.data ? NEEDS_TOKENIZER : 0, err) != 0)
+        return -1;
+    rc = -1;
+    if ((a.data ? instructions_read(&train, a.data, s.t, t.cutoff, a.train_on_inputs, err)
+                : instructions_read_rows(&train, a.rows, t.cutoff, err)) != 0 ||
+        split(&train, &eval, a.val_size, &t, file, err) != 0 || make_adapter(&l, &s, &a, t.seed, err) != 0 ||
+        prepare_folder(&a, t.resume, err) != 0)
+        goto done;
+    if (train.skipped > 0)
+        progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file, (long long)train.skipped,
+                     (long long)t.cutoff);
+    json_t *facts = session_facts(&s, cli, &o);
+    rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, &t, a.out, facts, &cli->progress, err);
+    json_decref(facts);
+    if (rc != 0)
+        goto done;
+    cli->result = session_facts(&s, cli, &o);
+    json_object_update_new(cli->result,
+                           json_pack("{ss sI sI sI sf sI}", "out", a.out, "steps", (json_int_t)r.steps, "rows", (json_int_t)r.rows,
+                                     "trainable_params", (json_int_t)l.n_params, "tokens_per_s",
+                                     r.seconds > 0 ? (double)r.tokens / r.seconds : 0, "tokens", (json_int_t)r.tokens));
+    if (isfinite(r.last_loss))
+        json_object_set_new(cli->result, "last_loss", json_real(r.last_loss));
+    if (isfinite(r.eval_loss))
+        json_object_set_new(cli->result, "eval_loss", json_real(r.eval_loss));
+    if (cli->out && !cli->json)
+        fprintf(cli->out, "%lld steps, loss %.4f -> %.4f, %.0f tokens/s; adapter of %.2f M parameters in %s\n", (long long)r.steps,
+                r.first_loss, r.last_loss, r.seconds > 0 ? (double)r.tokens / r.seconds : 0, 1e-6 * (double)l.n_params, a.out);
+done:
+    instructions_free(&train);
+    instructions_free(&eval);
+    lora_free(&l);
+    session_close(&s);
+    return rc;
+}
+
+int cmd_merge(struct cli *cli, struct err *err)
+{
+    const char *out = NULL, *dtype = NULL;
+    bool force = false;
+    struct opt own[] = {
+        {OPT_STRING, "out", &out, "DIR", "folder for the merged model"},
+        {OPT_STRING, "dtype", &dtype, "D", "f32, f16 or bf16; default the model's own, f16 for quantised ones"},
+        {OPT_FLAG, "force", &force, NULL, "replace DIR if it exists"},
+        {.kind = OPT_END},
+    };
+    struct opt_words words;
+    struct common o;
+    struct session s;
+    struct dir_writer dir = {0};
+    int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL --adapter DIR --out DIR", err);
+    if (rc != 0)
+        return rc > 0 ? 0 : -1;
+    if (!out || !o.adapter)
+        return err_usage(err, "merge needs --adapter and --out");
+    if (session_open(&s, &o, words.word[0], 0, err) != 0)
+        return -1;
+    struct save_options save = {.lora = s.adapter, .tokenizer = s.t};
+    rc = -1;
+    if (save_dtype(&save.dtype, dtype, &s.m, err) != 0 || dir_writer_open(&dir, out, force, err) != 0 || model_save(&s.m, &s.c, dir.tmp, &save, &cli->progress, err) != 0 ||
+        dir_writer_commit(&dir, err) != 0)
+        goto done;
+    cli->result = session_facts(&s, cli, &o);
+    json_object_set_new(cli->result, "out", json_string(out));
+    if (cli->out && !cli->json)
+        fprintf(cli->out, "%s with %s merged in: %.2f M parameters, %s, in %s\n", s.m.path, o.adapter, 1e-6 * (double)model_params(&s.m),
+                dtype_table[save.dtype].name, out);
+    rc = 0;
+done:
+    if (rc != 0)
+        dir_writer_abort(&dir);
+    session_close(&s);
+    return rc;
+}

@@ -1,0 +1,95 @@
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+const struct command command_table[] = {
+    {"inspect", "what a model is made of", cmd_inspect},
+    {"tokenize", "text to token ids and back; chat templates", cmd_tokenize},
+    {"score", "how much each block matters", cmd_score},
+    {"prune", "write a model without some blocks", cmd_prune},
+    {"train", "LoRA retraining", cmd_train},
+    {"merge", "write a model with an adapter merged in", cmd_merge},
+    {"eval ppl", "perplexity of a text", cmd_eval_ppl},
+    {"eval speed", "generation speed", cmd_eval_speed},
+    {"generate", "continue a prompt", cmd_generate},
+    {"chat", "talk to a model in the terminal", cmd_chat},
+    {"run", "a whole experiment from one file", cmd_run},
+    {"bench", "speed of scoring, training, prefill and decode against this machine's limits", cmd_bench},
+    {NULL, NULL, NULL},
+};
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "espalier %s: prunes LLaMA-type language models in depth, retrains and evaluates them\n\n"
+                 "usage: espalier COMMAND ... [--help]\n\n",
+            ESPALIER_VERSION);
+    for (const struct command *c = command_table; c->name; c++)
+        fprintf(out, "  %-12s %s\n", c->name, c->summary);
+    fprintf(out, "\nMODEL is a Hugging Face folder or a .gguf file. `espalier COMMAND --help` lists a command's options.\n");
+}
+
+/* The command that argv begins with, and how many words its name takes. */
+static const struct command *find_command(int *n_words, int argc, char **argv)
+{
+    for (const struct command *c = command_table; c->name; c++) {
+        const char *space = strchr(c->name, ' ');
+        size_t first = space ? (size_t)(space - c->name) : strlen(c->name);
+        if (argc < 1 || strlen(argv[0]) != first || memcmp(argv[0], c->name, first))
+            continue;
+        if (space && (argc < 2 || strcmp(argv[1], space + 1)))
+            continue;
+        *n_words = space ? 2 : 1;
+        return c;
+    }
+    return NULL;
+}
+
+int command_call(json_t **result, const struct cli *parent, const char *name, int argc, char **argv, struct err *err)
+{
+    const struct command *c = command_table;
+    while (strcmp(c->name, name))
+        c++;
+    struct cli cli = {.command = c->name, .argc = argc, .argv = argv, .quiet = parent->quiet, .json = true};
+    int rc = c->run(&cli, err);
+    *result = cli.result;
+    return rc;
+}
+
+static int fail(const struct err *err)
+{
+    fprintf(stderr, "espalier: %s\n", err->msg);
+    return err->code == ERR_USAGE ? 2 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = {0};
+    int n_words = 0;
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error like any other */
+    if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version"))) {
+        printf("espalier %s\n", ESPALIER_VERSION);
+        return 0;
+    }
+    if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help") || !strcmp(argv[1], "-h")) {
+        print_help(argc < 2 ? stderr : stdout);
+        return argc < 2 ? 2 : 0;
+    }
+    const struct command *c = find_command(&n_words, argc - 1, argv + 1);
+    if (!c) {
+        bool two = !strcmp(argv[1], "eval") && argc > 2;
+        err_usage(&err, "unknown command \"%s%s%s\"; `espalier --help` lists them", argv[1], two ? " " : "", two ? argv[2] : "");
+        return fail(&err);
+    }
+    struct cli cli = {.out = stdout, .command = c->name, .argc = argc - 1 - n_words, .argv = argv + 1 + n_words};
+    int rc = c->run(&cli, &err);
+    if (rc == 0 && cli.json && cli.result) {
+        json_dumpf(cli.result, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+        fputc('\n', stdout);
+    }
+    json_decref(cli.result);
+    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
+        err_errno(&err, "standard output"), rc = -1;
+    return rc == 0 ? 0 : fail(&err);
+}

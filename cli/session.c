@@ -1,0 +1,110 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "core/base/file.h"
+
+void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t default_seed)
+{
+    *o = (struct common){.seed = default_seed, .compute = "f32"};
+    struct opt opts[COMMON_OPTS] = {
+        {OPT_INT, "threads", &o->threads, "N", "threads; 0 is one per processor"},
+        {OPT_STRING, "compute", &o->compute, "MODE", "arithmetic of the large products: f32"},
+        {OPT_INT, "seed", &o->seed, "N", "seed of everything random"},
+        {OPT_STRING, "adapter", &o->adapter, "DIR", "run with this LoRA adapter (a PEFT folder)"},
+        {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks"},
+        {OPT_STRING, "tokenizer", &o->tokenizer, "PATH", "tokenizer to use instead of the model's own"},
+        {OPT_FLAG, "json", &o->json, NULL, "one JSON object on standard output"},
+        {OPT_FLAG, "quiet", &o->quiet, NULL, "no progress"},
+        {OPT_FLAG, "help", &o->help, NULL, "this text"},
+        {.kind = OPT_END},
+    };
+    memcpy(table, opts, sizeof opts);
+}
+
+int command_parse(struct cli *cli, struct opt_words *words, const struct opt *own, struct common *common, int64_t default_seed,
+                  int min_words, int max_words, const char *usage, struct err *err)
+{
+    struct opt shared[COMMON_OPTS];
+    common_options(shared, common, default_seed);
+    const struct opt *tables[] = {own, shared};
+    for (int i = 0; i < cli->argc; i++) /* help wins over whatever else is wrong, and shows the defaults */
+        if (!strcmp(cli->argv[i], "--help")) {
+            printf("usage: espalier %s %s\n", cli->command, usage);
+            opt_help(stdout, tables, (const char *const[]){"options", "common options"}, 2);
+            return 1;
+        }
+    if (opt_parse(words, tables, 2, cli->argc, cli->argv, err) != 0)
+        return -1;
+    if (words->n < min_words || words->n > max_words)
+        return err_usage(err, "usage: espalier %s %s", cli->command, usage);
+    if (strcmp(common->compute, "f32"))
+        return err_usage(err, "--compute %s: f32 was expected", common->compute);
+    if (common->threads < 0 || common->seed < 0)
+        return err_usage(err, "--threads and --seed must not be negative");
+    cli->json |= common->json;
+    cli->quiet |= common->quiet;
+    progress_open(&cli->progress, stderr, cli->quiet);
+    return 0;
+}
+
+int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
+{
+    *s = (struct session){.started = clock_seconds()};
+    struct err no_tokenizer = {0};
+    if (model_open(&s->m, model, err) != 0 || (o->drop && model_drop_list(&s->m, o->drop, err) != 0))
+        goto fail;
+    if (tokenizer_open(&s->t, o->tokenizer ? o->tokenizer : model, &no_tokenizer) != 0) {
+        s->t = NULL;
+        if (o->tokenizer || (needs & NEEDS_TOKENIZER)) {
+            err_set(err, "%s", no_tokenizer.msg);
+            goto fail;
+        }
+    }
+    if (s->t && tokenizer_vocab_size(s->t) > s->m.cfg.vocab_size) {
+        err_set(err, "%s: the tokenizer has %lld tokens, the model's embedding %lld", o->tokenizer ? o->tokenizer : model,
+                (long long)tokenizer_vocab_size(s->t), (long long)s->m.cfg.vocab_size);
+        goto fail;
+    }
+    if (o->adapter && !(needs & NO_ADAPTER)) {
+        if (lora_load(&s->lora, &s->m, o->adapter, false, err) != 0)
+            goto fail;
+        s->adapter = &s->lora;
+    }
+    if (compute_open(&s->c, (int)o->threads, err) != 0)
+        goto fail;
+    return 0;
+fail:
+    session_close(s);
+    return -1;
+}
+
+void session_close(struct session *s)
+{
+    compute_close(&s->c);
+    lora_free(&s->lora);
+    tokenizer_free(s->t);
+    model_close(&s->m);
+    *s = (struct session){0};
+}
+
+json_t *session_facts(const struct session *s, const struct cli *cli, const struct common *o)
+{
+    json_t *args = json_array();
+    for (int i = 0; i < cli->argc; i++)
+        json_array_append_new(args, json_string(cli->argv[i]));
+    return json_pack("{ss ss so ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
+                     "arguments", args, "model", s->m.path, "model_hash", s->m.hash, "dtype", model_dtype(&s->m), "compute",
+                     o->compute, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed",
+                     (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started, "peak_rss_bytes",
+                     (json_int_t)mem_peak_rss());
+}
+
+int save_dtype(enum dtype *out, const char *name, const struct model *m, struct err *err)
+{
+    int t = name ? dtype_from_name(name) : (int)model_save_dtype(m);
+    if (t != DTYPE_F32 && t != DTYPE_F16 && t != DTYPE_BF16)
+        return err_usage(err, "--dtype %s: f32, f16 or bf16 was expected", name);
+    *out = (enum dtype)t;
+    return 0;
+}

@@ -1,0 +1,24 @@
+/* Small helpers over jansson: loading with messages that name the file, and typed look-ups that fail with a reason. */
+#ifndef ESPALIER_BASE_JSON_H
+#define ESPALIER_BASE_JSON_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+
+/* Parses a JSON file (plain or gzip). Returns a new reference, or NULL and an error that names file and line. */
+json_t *json_read(const char *path, struct err *err);
+
+/* Writes a JSON file with 2-space indentation, whole or not at all. */
+int json_write(const char *path, const json_t *value, struct err *err);
+
+/* Members of an object. An absent or null member leaves *out alone and returns 0; one of the wrong type is an error that
+ * names `file` and the key. */
+int json_get_int(int64_t *out, const json_t *obj, const char *key, const char *file, struct err *err);
+int json_get_real(double *out, const json_t *obj, const char *key, const char *file, struct err *err);
+int json_get_bool(bool *out, const json_t *obj, const char *key, const char *file, struct err *err);
+int json_get_string(const char **out, const json_t *obj, const char *key, const char *file, struct err *err);
+
+#endif

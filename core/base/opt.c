@@ -1,0 +1,103 @@
+#include "core/base/opt.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct opt *find(const struct opt *const tables[], int n_tables, const char *name, size_t n)
+{
+    for (int t = 0; t < n_tables; t++)
+        for (const struct opt *o = tables[t]; o->kind != OPT_END; o++)
+            if (strlen(o->name) == n && !memcmp(o->name, name, n))
+                return o;
+    return NULL;
+}
+
+static int set(const struct opt *o, const char *value, struct err *err)
+{
+    char *end;
+    errno = 0;
+    switch (o->kind) {
+    case OPT_FLAG: *(bool *)o->target = true; return 0;
+    case OPT_NO: *(bool *)o->target = false; return 0;
+    case OPT_STRING: *(const char **)o->target = value; return 0;
+    case OPT_INT: {
+        long long v = strtoll(value, &end, 10);
+        if (end == value || *end || errno)
+            return err_usage(err, "--%s %s: a whole number was expected", o->name, value);
+        *(int64_t *)o->target = v;
+        return 0;
+    }
+    case OPT_REAL: {
+        double v = strtod(value, &end);
+        if (end == value || *end || errno || !isfinite(v))
+            return err_usage(err, "--%s %s: a number was expected", o->name, value);
+        *(double *)o->target = v;
+        return 0;
+    }
+    case OPT_END: break;
+    }
+    return 0;
+}
+
+int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_tables, int argc, char **argv, struct err *err)
+{
+    bool only_words = false;
+    *words = (struct opt_words){0};
+    for (int i = 0; i < argc; i++) {
+        const char *a = argv[i];
+        if (!only_words && !strcmp(a, "--")) {
+            only_words = true;
+            continue;
+        }
+        if (only_words || a[0] != '-' || a[1] != '-') {
+            if (!only_words && a[0] == '-' && a[1] && strcmp(a, "-"))
+                return err_usage(err, "unknown option %s (options begin with two dashes)", a);
+            if (words->n == OPT_MAX_WORDS)
+                return err_usage(err, "too many words: %s", a);
+            words->word[words->n++] = a;
+            continue;
+        }
+        const char *equals = strchr(a, '=');
+        size_t n = equals ? (size_t)(equals - a - 2) : strlen(a + 2);
+        const struct opt *o = find(tables, n_tables, a + 2, n);
+        if (!o)
+            return err_usage(err, "unknown option --%.*s", (int)n, a + 2);
+        bool takes_value = o->kind != OPT_FLAG && o->kind != OPT_NO;
+        if (equals && !takes_value)
+            return err_usage(err, "--%s takes no value", o->name);
+        const char *value = equals ? equals + 1 : takes_value && i + 1 < argc ? argv[++i] : NULL;
+        if (takes_value && !value)
+            return err_usage(err, "--%s needs a value (%s)", o->name, o->value);
+        if (set(o, value, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void print_default(FILE *out, const struct opt *o)
+{
+    if (o->kind == OPT_INT && *(int64_t *)o->target != 0)
+        fprintf(out, " [%lld]", (long long)*(int64_t *)o->target);
+    else if (o->kind == OPT_REAL && *(double *)o->target != 0)
+        fprintf(out, " [%g]", *(double *)o->target);
+    else if (o->kind == OPT_STRING && *(const char **)o->target)
+        fprintf(out, " [%s]", *(const char **)o->target);
+}
+
+void opt_help(FILE *out, const struct opt *const tables[], const char *const headings[], int n_tables)
+{
+    for (int t = 0; t < n_tables; t++) {
+        if (tables[t]->kind == OPT_END)
+            continue;
+        fprintf(out, "\n%s:\n", headings[t]);
+        for (const struct opt *o = tables[t]; o->kind != OPT_END; o++) {
+            char left[64];
+            snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
+            fprintf(out, "  %-26s %s", left, o->help);
+            print_default(out, o);
+            fputc('\n', out);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+#include "core/base/progress.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const double FIRST_SHOWN = 1.0, TERMINAL_EVERY = 0.1, LINE_EVERY = 10.0; /* seconds */
+
+double clock_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void progress_open(struct progress *p, FILE *out, bool quiet)
+{
+    *p = (struct progress){.out = quiet ? NULL : out, .terminal = isatty(fileno(out))};
+}
+
+void progress_begin(struct progress *p, const char *what, int64_t total, const char *unit)
+{
+    if (!p)
+        return;
+    p->what = what;
+    p->unit = unit;
+    p->total = total;
+    p->started = clock_seconds();
+    p->shown = p->started + FIRST_SHOWN - (p->terminal ? TERMINAL_EVERY : LINE_EVERY);
+    p->drawn = false;
+}
+
+static void format_time(char *s, size_t n, double seconds)
+{
+    long t = (long)(seconds + 0.5);
+    if (t < 60)
+        snprintf(s, n, "%lds", t);
+    else if (t < 3600)
+        snprintf(s, n, "%ldm%02lds", t / 60, t % 60);
+    else
+        snprintf(s, n, "%ldh%02ldm", t / 3600, t / 60 % 60);
+}
+
+static void draw(struct progress *p, int64_t done, double now)
+{
+    enum { WIDTH = 24 };
+    double elapsed = now - p->started, rate = elapsed > 0 ? (double)done / elapsed : 0;
+    double part = p->total > 0 ? (double)done / (double)p->total : 0;
+    char time[32];
+    format_time(time, sizeof time, done < p->total && rate > 0 ? (double)(p->total - done) / rate : elapsed);
+    if (p->terminal) {
+        int full = (int)(part * WIDTH + 0.5);
+        fprintf(p->out, "\r\033[K%s ", p->what);
+        for (int i = 0; i < WIDTH; i++)
+            fputs(i < full ? "\xe2\x96\x88" : "\xc2\xb7", p->out); /* full block, middle dot */
+        fprintf(p->out, " ");
+    } else {
+        fprintf(p->out, "%s: ", p->what);
+    }
+    fprintf(p->out, "%3.0f%%  %lld/%lld %s  %.3g/s  %s %s", 100 * part, (long long)done, (long long)p->total, p->unit, rate, time,
+            done < p->total ? "left" : "in all");
+    if (!p->terminal)
+        fputc('\n', p->out);
+    fflush(p->out);
+    p->drawn = true;
+    p->shown = now;
+}
+
+void progress_update(struct progress *p, int64_t done)
+{
+    if (!p || !p->out)
+        return;
+    double now = clock_seconds();
+    if (now - p->shown >= (p->terminal ? TERMINAL_EVERY : LINE_EVERY))
+        draw(p, done, now);
+}
+
+void progress_end(struct progress *p)
+{
+    if (!p || !p->out || !p->drawn)
+        return;
+    draw(p, p->total, clock_seconds());
+    if (p->terminal)
+        fputc('\n', p->out);
+    p->drawn = false;
+}
+
+void progress_say(struct progress *p, const char *fmt, ...)
+{
+    if (!p || !p->out)
+        return;
+    if (p->terminal && p->drawn)
+        fputs("\r\033[K", p->out);
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(p->out, fmt, ap);
+    va_end(ap);
+    fputc('\n', p->out);
+    fflush(p->out);
+}

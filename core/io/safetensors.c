@@ -1,0 +1,166 @@
+/* safetensors: u64 header length, JSON header {name: {dtype, shape, data_offsets}}, data.
+ * Source: the format description in the safetensors repository's README. */
+#include "core/io/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/json.h"
+#include "core/io/source.h"
+
+enum { HEADER_MAX = 100 << 20 }; /* the reference implementation's limit */
+
+static const struct {
+    const char *name;
+    int dtype; /* -1: a known type that no weight of a LLaMA has; such tensors are passed over */
+} type_names[] = {
+    {"F32", DTYPE_F32}, {"F16", DTYPE_F16}, {"BF16", DTYPE_BF16}, {"I64", -1}, {"I32", -1},
+    {"I16", -1},        {"I8", -1},         {"U8", -1},           {"U16", -1}, {"U32", -1},
+    {"U64", -1},        {"BOOL", -1},
+};
+enum { N_TYPE_NAMES = sizeof type_names / sizeof *type_names };
+
+static int read_shape(struct tensor *t, const json_t *shape, struct err *err)
+{
+    if (!json_is_array(shape) || json_array_size(shape) > TENSOR_MAX_DIMS)
+        return err_set(err, "%s: tensor %s: a shape of at most %d dimensions was expected", t->file, t->name, TENSOR_MAX_DIMS);
+    int64_t n = 1;
+    t->n_dims = (int)json_array_size(shape);
+    for (int i = 0; i < t->n_dims; i++) {
+        const json_t *d = json_array_get(shape, (size_t)i);
+        t->shape[i] = json_integer_value(d);
+        if (!json_is_integer(d) || t->shape[i] < 0 || __builtin_mul_overflow(n, t->shape[i], &n) || n > INT64_MAX / 8)
+            return err_set(err, "%s: tensor %s: impossible shape", t->file, t->name);
+    }
+    return 0;
+}
+
+/* Fills t from one header entry. Returns 1 for a tensor to pass over. */
+static int read_entry(struct tensor *t, const json_t *entry, const uint8_t *data, size_t size, struct err *err)
+{
+    const char *type = json_string_value(json_object_get(entry, "dtype"));
+    const json_t *range = json_object_get(entry, "data_offsets");
+    if (!type || json_array_size(range) != 2)
+        return err_set(err, "%s: tensor %s: dtype, shape and two data_offsets were expected", t->file, t->name);
+    int k = 0;
+    while (k < N_TYPE_NAMES && strcmp(type, type_names[k].name))
+        k++;
+    if (k == N_TYPE_NAMES)
+        return err_set(err, "%s: tensor %s: dtype %s is not supported (F32, F16 and BF16 are)", t->file, t->name, type);
+    if (read_shape(t, json_object_get(entry, "shape"), err) != 0)
+        return -1;
+    const json_t *a = json_array_get(range, 0), *b = json_array_get(range, 1);
+    json_int_t begin = json_integer_value(a), end = json_integer_value(b);
+    if (!json_is_integer(a) || !json_is_integer(b) || begin < 0 || end < begin || (uint64_t)end > size)
+        return err_set(err, "%s: tensor %s: data_offsets [%lld, %lld] lie outside the %zu bytes of data (file truncated?)",
+                       t->file, t->name, (long long)begin, (long long)end, size);
+    if (type_names[k].dtype < 0)
+        return 1;
+    t->dtype = (enum dtype)type_names[k].dtype;
+    t->data = data + begin;
+    t->bytes = (size_t)(end - begin);
+    size_t need = dtype_bytes(t->dtype, tensor_elements(t));
+    if (need != t->bytes)
+        return err_set(err, "%s: tensor %s: its shape needs %zu bytes, its offsets hold %zu", t->file, t->name, need, t->bytes);
+    return 0;
+}
+
+int safetensors_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err)
+{
+    uint64_t n = 0;
+    if (map->size >= 8)
+        memcpy(&n, map->data, 8); /* little-endian, like every machine this runs on */
+    if (map->size < 8 || n > map->size - 8 || n > HEADER_MAX || n < 2)
+        return err_set(err, "%s: not a safetensors file, or truncated: a header of %llu bytes in a file of %zu", file,
+                       (unsigned long long)n, map->size);
+    json_error_t why;
+    json_t *root = json_loadb((const char *)map->data + 8, (size_t)n, JSON_REJECT_DUPLICATES, &why);
+    if (!root || !json_is_object(root)) {
+        json_decref(root);
+        return err_set(err, "%s: the safetensors header is not valid JSON: %s", file, root ? "an object was expected" : why.text);
+    }
+    int rc = 0;
+    const char *name;
+    json_t *entry;
+    json_object_foreach(root, name, entry) {
+        if (!strcmp(name, "__metadata__"))
+            continue;
+        struct tensor t = {.file = file, .name = arena_strdup(&s->arena, name, err)};
+        int got = t.name ? read_entry(&t, entry, map->data + 8 + n, map->size - 8 - (size_t)n, err) : -1;
+        if (got < 0 || (got == 0 && source_add(s, &t, cap, err) != 0)) {
+            rc = -1;
+            break;
+        }
+    }
+    json_decref(root);
+    return rc;
+}
+
+/* ---- writing ---- */
+
+static const char *type_name(enum dtype t)
+{
+    for (int k = 0; k < N_TYPE_NAMES; k++)
+        if (type_names[k].dtype == (int)t)
+            return type_names[k].name;
+    return NULL;
+}
+
+int safetensors_writer_open(struct safetensors_writer *w, const char *path, const struct safetensors_entry *entries, int64_t n,
+                            struct err *err)
+{
+    int rc = -1;
+    char *text = NULL;
+    json_t *root = json_object();
+    int64_t at = 0;
+    json_object_set_new(root, "__metadata__", json_pack("{ss}", "format", "pt"));
+    for (int64_t i = 0; i < n; i++) {
+        const struct safetensors_entry *e = &entries[i];
+        int64_t count = 1;
+        json_t *shape = json_array();
+        for (int d = 0; d < e->n_dims; d++) {
+            count *= e->shape[d];
+            json_array_append_new(shape, json_integer(e->shape[d]));
+        }
+        int64_t end = at + (int64_t)dtype_bytes(e->dtype, count);
+        json_object_set_new(root, e->name,
+                            json_pack("{ss,so,s[I,I]}", "dtype", type_name(e->dtype), "shape", shape, "data_offsets",
+                                      (json_int_t)at, (json_int_t)end));
+        at = end;
+    }
+    *w = (struct safetensors_writer){.entries = entries, .n = n};
+    text = json_dumps(root, JSON_COMPACT);
+    if (!text) {
+        err_set(err, "%s: out of memory", path);
+        goto done;
+    }
+    if (file_writer_open(&w->file, path, err) != 0)
+        goto done;
+    /* Spaces pad the header so that the data starts at a multiple of 8, as the reference writer does. */
+    uint64_t len = strlen(text), padded = (len + 7) / 8 * 8;
+    if (file_writer_put(&w->file, &padded, 8, err) != 0 || file_writer_put(&w->file, text, len, err) != 0 ||
+        file_writer_put(&w->file, "       ", padded - len, err) != 0) {
+        file_writer_abort(&w->file);
+        goto done;
+    }
+    rc = 0;
+done:
+    free(text);
+    json_decref(root);
+    return rc;
+}
+
+int safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t bytes, struct err *err)
+{
+    return file_writer_put(&w->file, data, bytes, err);
+}
+
+int safetensors_writer_commit(struct safetensors_writer *w, struct err *err)
+{
+    return file_writer_commit(&w->file, err);
+}
+
+void safetensors_writer_abort(struct safetensors_writer *w)
+{
+    file_writer_abort(&w->file);
+}

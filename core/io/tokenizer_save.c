@@ -1,0 +1,191 @@
+/* Writes a tokenizer as the files of a Hugging Face folder. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/io/tokenizer_impl.h"
+
+static int put_file(const char *dir, const char *name, json_t *value, struct err *err)
+{
+    int rc = -1;
+    char *path = path_join(dir, name, err);
+    if (!value)
+        err_set(err, "out of memory: %s", name);
+    else if (path)
+        rc = json_write(path, value, err);
+    free(path);
+    json_decref(value);
+    return rc;
+}
+
+static json_t *token_text(const struct tokenizer *t, int32_t id)
+{
+    return json_stringn(t->tokens[id].text.s, t->tokens[id].text.n);
+}
+
+static json_t *vocab_json(const struct tokenizer *t)
+{
+    json_t *vocab = json_object();
+    for (int32_t id = 0; id < t->n_tokens; id++)
+        if (t->tokens[id].in_model)
+            json_object_setn_new(vocab, t->tokens[id].text.s, t->tokens[id].text.n, json_integer(id));
+    return vocab;
+}
+
+static json_t *merges_json(const struct tokenizer *t)
+{
+    json_t *merges = json_array();
+    for (uint32_t i = 0; i < t->n_merges; i++)
+        json_array_append_new(merges,
+                              json_pack("[o, o]", token_text(t, t->merge_list[i].left), token_text(t, t->merge_list[i].right)));
+    return merges;
+}
+
+static json_t *flags_json(const struct tokenizer *t, const struct added *a)
+{
+    return json_pack("{s:o, s:b, s:b, s:b, s:b, s:b}", "content", token_text(t, a->id), "single_word", a->single_word, "lstrip",
+                     a->lstrip, "rstrip", a->rstrip, "normalized", a->normalized, "special", a->special);
+}
+
+static json_t *added_json(const struct tokenizer *t)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < t->n_added; i++) {
+        json_t *item = json_pack("{s:i}", "id", t->added[i].id), *flags = flags_json(t, &t->added[i]);
+        json_object_update(item, flags);
+        json_decref(flags);
+        json_array_append_new(list, item);
+    }
+    return list;
+}
+
+/* ByteLevel only moves offsets; a tokenizer that puts BOS before a text needs a template as well. */
+static json_t *post_processor_json(const struct tokenizer *t)
+{
+    json_t *bytes =
+        json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 1);
+    if (!tokenizer_adds_bos(t))
+        return bytes;
+    const char *bos = t->tokens[t->bos].text.s;
+    json_t *single =
+        json_pack("[{s:{s:s, s:i}}, {s:{s:s, s:i}}]", "SpecialToken", "id", bos, "type_id", 0, "Sequence", "id", "A", "type_id", 0);
+    json_t *pair = json_deep_copy(single);
+    json_array_append_new(pair, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", bos, "type_id", 1));
+    json_array_append_new(pair, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "B", "type_id", 1));
+    json_t *special = json_pack("{s:{s:s, s:[i], s:[s]}}", bos, "id", bos, "ids", t->bos, "tokens", bos);
+    json_t *template =
+        json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", special);
+    return json_pack("{s:s, s:[o, o]}", "type", "Sequence", "processors", bytes, template);
+}
+
+static json_t *tokenizer_json(const struct tokenizer *t)
+{
+    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token",
+                              "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges",
+                              t->ignore_merges, "vocab", vocab_json(t), "merges", merges_json(t));
+    json_t *decoder =
+        json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1);
+    json_t *normalizer = t->n_forms ? json_pack("{s:s}", "type", "NFC") : json_null(); /* the only one a GGUF implies */
+    return json_pack("{s:s, s:n, s:n, s:o, s:o, s:O, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding", "added_tokens",
+                     added_json(t), "normalizer", normalizer, "pre_tokenizer", t->pre_tokenizer, "post_processor",
+                     post_processor_json(t), "decoder", decoder, "model", model);
+}
+
+/* Sets the special tokens there are in the way tokenizer_config.json and special_tokens_map.json share. */
+static void set_specials(json_t *obj, const struct tokenizer *t)
+{
+    const struct {
+        const char *key;
+        int32_t id;
+    } specials[] = {{"bos_token", t->bos}, {"eos_token", t->eos}, {"pad_token", t->pad}, {"unk_token", t->unk}};
+    for (size_t i = 0; i < sizeof specials / sizeof *specials; i++)
+        if (specials[i].id >= 0)
+            json_object_set_new(obj, specials[i].key, token_text(t, specials[i].id));
+}
+
+static json_t *config_json(const struct tokenizer *t)
+{
+    json_t *decoder = json_object();
+    for (uint32_t i = 0; i < t->n_added; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "%d", t->added[i].id);
+        json_object_set_new(decoder, id, flags_json(t, &t->added[i]));
+    }
+    json_t *config =
+        json_pack("{s:s, s:b, s:b, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0,
+                  "add_prefix_space", 0, "add_bos_token", tokenizer_adds_bos(t), "added_tokens_decoder", decoder);
+    set_specials(config, t);
+    if (t->context_length > 0)
+        json_object_set_new(config, "model_max_length", json_integer(t->context_length));
+    if (t->chat_template)
+        json_object_set_new(config, "chat_template", json_string(t->chat_template));
+    return config;
+}
+
+static json_t *generation_json(const struct tokenizer *t)
+{
+    const struct {
+        const char *key;
+        int32_t id;
+    } ids[] = {{"bos_token_id", t->bos}, {"eos_token_id", t->eos}, {"pad_token_id", t->pad}};
+    json_t *config = json_object();
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (ids[i].id >= 0)
+            json_object_set_new(config, ids[i].key, json_integer(ids[i].id));
+    return config;
+}
+
+static int generate_files(const struct tokenizer *t, const char *dir, struct err *err)
+{
+    json_t *map = json_object();
+    set_specials(map, t);
+    if (put_file(dir, "special_tokens_map.json", map, err) != 0 || put_file(dir, "tokenizer.json", tokenizer_json(t), err) != 0 ||
+        put_file(dir, "tokenizer_config.json", config_json(t), err) != 0)
+        return -1;
+    return put_file(dir, "generation_config.json", generation_json(t), err);
+}
+
+static int copy_file(const char *from, const char *dir, const char *name, struct err *err)
+{
+    struct file_map map = {0};
+    int rc = -1;
+    char *to = path_join(dir, name, err);
+    if (to && file_map(&map, from, err) == 0)
+        rc = file_write(to, map.data, map.size, err);
+    file_unmap(&map);
+    free(to);
+    return rc;
+}
+
+static int copy_files(const struct tokenizer *t, const char *dir, struct err *err)
+{
+    static const char *const names[] = {
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.jinja",
+        "tokenizer.model",
+    };
+    if (copy_file(t->file, dir, "tokenizer.json", err) != 0)
+        return -1;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *from = path_join(t->dir, names[i], err);
+        int rc = !from ? -1 : path_exists(from) ? copy_file(from, dir, names[i], err) : 0;
+        free(from);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+int tokenizer_save(const struct tokenizer *t, const char *dir, struct err *err)
+{
+    if (dir_make(dir, err) != 0)
+        return -1;
+    return t->dir ? copy_files(t, dir, err) : generate_files(t, dir, err);
+}

@@ -1,0 +1,70 @@
+#include "core/kernel/blas.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* cblas.h's values */
+
+typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
+                      const float *b, int ldb, float beta, float *c, int ldc);
+
+/* The one piece of process-wide state in the numeric core: a shared library is loaded once per process. */
+static struct {
+    pthread_mutex_t lock;
+    void *library;
+    sgemm_fn *sgemm;
+    char *(*core_name)(void);
+} blas = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static const struct {
+    const char *isa, *core;
+} core_types[] = {{"avx512", "SkylakeX"}, {"avx2", "Haswell"}, {"portable", "Prescott"}};
+
+static int load(const char *isa, struct err *err)
+{
+#if defined(__x86_64__)
+    for (size_t i = 0; i < sizeof core_types / sizeof *core_types; i++)
+        if (!strcmp(isa, core_types[i].isa))
+            setenv("OPENBLAS_CORETYPE", core_types[i].core, 0);
+#else
+    (void)isa;
+    (void)core_types;
+#endif
+    setenv("OPENBLAS_NUM_THREADS", "1", 1); /* the pool is ours */
+    static const char *const names[] = {"libopenblas.so.0", "libopenblas.so"};
+    void *lib = NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !lib; i++)
+        lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (!lib)
+        return err_set(err, "OpenBLAS (libopenblas.so.0) cannot be loaded; is libopenblas0 installed?");
+    blas.sgemm = (sgemm_fn *)dlsym(lib, "cblas_sgemm");
+    blas.core_name = (char *(*)(void))dlsym(lib, "openblas_get_corename");
+    if (!blas.sgemm) {
+        dlclose(lib);
+        return err_set(err, "libopenblas.so.0 has no cblas_sgemm");
+    }
+    blas.library = lib; /* never closed: OpenBLAS does not unload cleanly */
+    return 0;
+}
+
+int blas_load(const char *isa, struct err *err)
+{
+    pthread_mutex_lock(&blas.lock);
+    int rc = blas.library ? 0 : load(isa, err);
+    pthread_mutex_unlock(&blas.lock);
+    return rc;
+}
+
+void blas_sgemm(float *C, int64_t ldc, const float *A, int64_t lda, const float *B, int64_t ldb, int64_t m, int64_t n, int64_t k,
+                float alpha, float beta, int trans_a, int trans_b)
+{
+    blas.sgemm(ROW_MAJOR, trans_a ? TRANS : NO_TRANS, trans_b ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, alpha, A, (int)lda, B,
+               (int)ldb, beta, C, (int)ldc);
+}
+
+const char *blas_core_name(void)
+{
+    return blas.core_name ? blas.core_name() : "unknown";
+}

@@ -1,0 +1,41 @@
+/* What computing needs: threads, the row kernels of this processor, OpenBLAS's sgemm, and scratch memory. */
+#ifndef ESPALIER_KERNEL_COMPUTE_H
+#define ESPALIER_KERNEL_COMPUTE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+#include "core/base/mem.h"
+#include "core/base/pool.h"
+#include "core/kernel/rows.h"
+
+enum {
+    SCRATCH_FLOATS = 1 << 18, /* per worker: 1 MiB, half of a small L2 cache */
+    PANEL_FLOATS = 1 << 22,   /* decoded weights shared by all workers: 16 MiB */
+};
+
+struct compute {
+    struct pool *pool;
+    const struct row_kernels *rows;
+    float **scratch; /* [pool_threads][SCRATCH_FLOATS] */
+    float *panel;    /* [PANEL_FLOATS] */
+    struct arena arena;
+};
+
+/* threads = 0: all processors. The instruction set is the best that the processor and the system support, or what the
+ * environment variable ESPALIER_ISA names (portable, avx2, avx512). */
+int compute_open(struct compute *c, int threads, struct err *err);
+void compute_close(struct compute *c);
+
+enum { GEMM_TRANS_A = 1, GEMM_TRANS_B = 2 };
+
+/* C[m, n] = alpha op(A) op(B) + beta C, row-major, on the calling thread. op(A) is [m, k], op(B) is [k, n]; with GEMM_TRANS_x
+ * the operand is stored transposed. lda, ldb, ldc: floats from one stored row to the next. C overlaps neither A nor B. */
+void gemm(const struct compute *c, float *C, int64_t ldc, const float *A, int64_t lda, const float *B, int64_t ldb, int64_t m,
+          int64_t n, int64_t k, float alpha, float beta, int flags);
+
+/* OpenBLAS's own name for the kernels it runs, for provenance. */
+const char *gemm_backend(void);
+
+#endif

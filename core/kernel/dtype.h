@@ -1,0 +1,45 @@
+/* The number formats of weight files: one row of traits per format. */
+#ifndef ESPALIER_KERNEL_DTYPE_H
+#define ESPALIER_KERNEL_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum dtype {
+    DTYPE_F32,
+    DTYPE_F16,
+    DTYPE_BF16,
+    DTYPE_Q8_0, /* 32 values: f16 scale d, 32 x int8 q;              value = d * q        (ggml) */
+    DTYPE_Q4_0, /* 32 values: f16 scale d, 16 bytes of two nibbles;  value = d * (q - 8)  (ggml) */
+    DTYPE_Q4_1, /* 32 values: f16 d, f16 m, 16 bytes of two nibbles; value = d * q + m    (ggml) */
+    DTYPE_COUNT,
+};
+/* In the 4-bit formats byte j of a block holds value j in its low and value j + 16 in its high nibble. */
+
+struct dtype_traits {
+    const char *name;
+    uint32_t block;       /* values per block */
+    uint32_t block_bytes; /* bytes per block */
+};
+
+extern const struct dtype_traits dtype_table[DTYPE_COUNT];
+
+/* The dtype of that name (as in the table: "f32", "q4_1", ...), or -1. */
+int dtype_from_name(const char *name);
+
+/* Bytes of n values; n must be a multiple of the block length. */
+size_t dtype_bytes(enum dtype t, int64_t n);
+
+/* dst[n] = the float32 values as f32, f16 or bf16 (round to nearest even; f16 overflow becomes infinity). */
+void dtype_encode(void *dst, const float *src, int64_t n, enum dtype t);
+
+float f16_to_f32(uint16_t h);
+uint16_t f32_to_f16(float f);
+static inline float bf16_to_f32(uint16_t h)
+{
+    union { uint32_t u; float f; } v = {.u = (uint32_t)h << 16};
+    return v.f;
+}
+uint16_t f32_to_bf16(float f);
+
+#endif

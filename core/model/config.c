@@ -1,0 +1,187 @@
+#include "core/model/config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+
+/* rope_parameters (transformers 5) or rope_scaling (older): the same fields under another name. */
+static int read_rope(struct config *cfg, const json_t *root, const char *file, struct err *err)
+{
+    const json_t *r = json_object_get(root, "rope_parameters");
+    if (!json_is_object(r))
+        r = json_object_get(root, "rope_scaling");
+    if (json_get_real(&cfg->rope_theta, root, "rope_theta", file, err) != 0)
+        return -1;
+    if (!json_is_object(r))
+        return 0;
+    const char *type = "default";
+    if (json_get_string(&type, r, "type", file, err) != 0 || json_get_string(&type, r, "rope_type", file, err) != 0 ||
+        json_get_real(&cfg->rope_theta, r, "rope_theta", file, err) != 0 ||
+        json_get_real(&cfg->rope_factor, r, "factor", file, err) != 0 ||
+        json_get_real(&cfg->rope_low_freq_factor, r, "low_freq_factor", file, err) != 0 ||
+        json_get_real(&cfg->rope_high_freq_factor, r, "high_freq_factor", file, err) != 0 ||
+        json_get_int(&cfg->rope_original_context, r, "original_max_position_embeddings", file, err) != 0)
+        return -1;
+    if (!strcmp(type, "default"))
+        cfg->rope_kind = ROPE_DEFAULT;
+    else if (!strcmp(type, "linear"))
+        cfg->rope_kind = ROPE_LINEAR;
+    else if (!strcmp(type, "llama3"))
+        cfg->rope_kind = ROPE_LLAMA3;
+    else
+        return err_set(err, "%s: rope type \"%s\" is not supported (default, linear and llama3 are)", file, type);
+    return 0;
+}
+
+static int check_kind(const json_t *root, const char *file, struct err *err)
+{
+    const char *type = "llama", *act = "silu";
+    int64_t window = 0;
+    if (json_get_string(&type, root, "model_type", file, err) != 0 || json_get_string(&act, root, "hidden_act", file, err) != 0 ||
+        json_get_int(&window, root, "sliding_window", file, err) != 0)
+        return -1;
+    if (strcmp(type, "llama") && strcmp(type, "mistral"))
+        return err_set(err, "%s: model_type \"%s\" is not supported (llama is, and mistral without a sliding window)", file, type);
+    if (strcmp(act, "silu"))
+        return err_set(err, "%s: hidden_act \"%s\" is not supported (silu is)", file, act);
+    if (window > 0)
+        return err_set(err, "%s: a sliding window (%lld) is not supported", file, (long long)window);
+    return 0;
+}
+
+/* eos_token_id may be a list; the first one counts here. */
+static int read_token_id(int64_t *out, const json_t *root, const char *key, const char *file, struct err *err)
+{
+    const json_t *v = json_object_get(root, key);
+    if (json_is_array(v) && json_array_size(v) > 0 && json_is_integer(json_array_get(v, 0))) {
+        *out = json_integer_value(json_array_get(v, 0));
+        return 0;
+    }
+    return json_get_int(out, root, key, file, err);
+}
+
+int config_from_hf(struct config *cfg, const char *dir, struct err *err)
+{
+    *cfg = (struct config){.norm_eps = 1e-6, .rope_theta = 10000, .rope_factor = 1, .rope_low_freq_factor = 1,
+                           .rope_high_freq_factor = 4, .rope_original_context = 8192, .context_length = 2048,
+                           .bos = -1, .eos = -1, .pad = -1};
+    int rc = -1;
+    char *file = path_join(dir, "config.json", err);
+    json_t *root = file ? json_read(file, err) : NULL;
+    if (!root)
+        goto done;
+    if (!json_is_object(root)) {
+        err_set(err, "%s: a JSON object was expected", file);
+        goto done;
+    }
+    struct { const char *key; int64_t *out; } ints[] = {
+        {"num_hidden_layers", &cfg->n_blocks}, {"hidden_size", &cfg->dim}, {"num_attention_heads", &cfg->n_heads},
+        {"num_key_value_heads", &cfg->n_kv_heads}, {"head_dim", &cfg->head_dim}, {"intermediate_size", &cfg->ffn_dim},
+        {"vocab_size", &cfg->vocab_size}, {"max_position_embeddings", &cfg->context_length},
+    };
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
+        if (json_get_int(ints[i].out, root, ints[i].key, file, err) != 0)
+            goto done;
+    if (check_kind(root, file, err) != 0 || read_rope(cfg, root, file, err) != 0 ||
+        json_get_real(&cfg->norm_eps, root, "rms_norm_eps", file, err) != 0 ||
+        json_get_bool(&cfg->tied_embeddings, root, "tie_word_embeddings", file, err) != 0 ||
+        read_token_id(&cfg->bos, root, "bos_token_id", file, err) != 0 ||
+        read_token_id(&cfg->eos, root, "eos_token_id", file, err) != 0 ||
+        read_token_id(&cfg->pad, root, "pad_token_id", file, err) != 0)
+        goto done;
+    if (!cfg->n_kv_heads)
+        cfg->n_kv_heads = cfg->n_heads;
+    if (!cfg->head_dim && cfg->n_heads > 0)
+        cfg->head_dim = cfg->dim / cfg->n_heads;
+    rc = config_check(cfg, file, err);
+done:
+    json_decref(root);
+    free(file);
+    return rc;
+}
+
+int config_from_gguf(struct config *cfg, const struct gguf *g, struct err *err)
+{
+    *cfg = (struct config){.rope_theta = 10000, .rope_factor = 1, .bos = -1, .eos = -1, .pad = -1};
+    struct gguf_string arch = {"", 0}, scaling = {"none", 4};
+    if (!gguf_text(&arch, g, "general.architecture"))
+        return err_set(err, "%s: the key general.architecture is missing", g->file);
+    if (arch.n != 5 || memcmp(arch.s, "llama", 5))
+        return err_set(err, "%s: architecture \"%.*s\" is not supported (llama is)", g->file, (int)(arch.n < 60 ? arch.n : 60), arch.s);
+    struct { const char *key; int64_t *out; bool needed; } ints[] = {
+        {"llama.block_count", &cfg->n_blocks, true}, {"llama.embedding_length", &cfg->dim, true},
+        {"llama.feed_forward_length", &cfg->ffn_dim, true}, {"llama.attention.head_count", &cfg->n_heads, true},
+        {"llama.attention.head_count_kv", &cfg->n_kv_heads, false}, {"llama.attention.key_length", &cfg->head_dim, false},
+        {"llama.vocab_size", &cfg->vocab_size, false}, {"llama.context_length", &cfg->context_length, true},
+        {"tokenizer.ggml.bos_token_id", &cfg->bos, false}, {"tokenizer.ggml.eos_token_id", &cfg->eos, false},
+        {"tokenizer.ggml.padding_token_id", &cfg->pad, false},
+    };
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
+        if (!gguf_int(ints[i].out, g, ints[i].key) && ints[i].needed)
+            return err_set(err, "%s: the key %s (a whole number) is missing", g->file, ints[i].key);
+    if (!gguf_float(&cfg->norm_eps, g, "llama.attention.layer_norm_rms_epsilon"))
+        return err_set(err, "%s: the key llama.attention.layer_norm_rms_epsilon is missing", g->file);
+    gguf_float(&cfg->rope_theta, g, "llama.rope.freq_base");
+    gguf_text(&scaling, g, "llama.rope.scaling.type");
+    if (scaling.n == 6 && !memcmp(scaling.s, "linear", 6)) {
+        cfg->rope_kind = ROPE_LINEAR;
+        gguf_float(&cfg->rope_factor, g, "llama.rope.scaling.factor");
+    } else if (scaling.n != 4 || memcmp(scaling.s, "none", 4)) {
+        return err_set(err, "%s: rope scaling \"%.*s\" is not supported (none and linear are)", g->file, (int)scaling.n, scaling.s);
+    }
+    if (!cfg->n_kv_heads)
+        cfg->n_kv_heads = cfg->n_heads;
+    if (!cfg->head_dim && cfg->n_heads > 0)
+        cfg->head_dim = cfg->dim / cfg->n_heads;
+    return 0;
+}
+
+int config_check(const struct config *cfg, const char *file, struct err *err)
+{
+    struct { const char *name; int64_t v, max; } sizes[] = {
+        {"number of blocks", cfg->n_blocks, 4096},      {"width", cfg->dim, 1 << 17},
+        {"number of heads", cfg->n_heads, 4096},        {"number of key-value heads", cfg->n_kv_heads, 4096},
+        {"head width", cfg->head_dim, 4096},            {"feed-forward width", cfg->ffn_dim, 1 << 19},
+        {"vocabulary size", cfg->vocab_size, 1 << 22},  {"context length", cfg->context_length, 1 << 28},
+    };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (sizes[i].v < 1 || sizes[i].v > sizes[i].max)
+            return err_set(err, "%s: %s: 1 to %lld was expected, %lld found", file, sizes[i].name, (long long)sizes[i].max,
+                           (long long)sizes[i].v);
+    if (cfg->n_heads % cfg->n_kv_heads)
+        return err_set(err, "%s: %lld heads do not divide among %lld key-value heads", file, (long long)cfg->n_heads,
+                       (long long)cfg->n_kv_heads);
+    if (cfg->head_dim % 2)
+        return err_set(err, "%s: head width %lld is odd, rotary pairs need an even one", file, (long long)cfg->head_dim);
+    if (!(cfg->norm_eps > 0 && cfg->norm_eps < 1) || !(cfg->rope_theta > 0) || !isfinite(cfg->rope_theta) || !(cfg->rope_factor > 0))
+        return err_set(err, "%s: norm epsilon, rope theta and rope factor must be positive", file);
+    if (cfg->rope_kind == ROPE_LLAMA3 && !(cfg->rope_high_freq_factor > cfg->rope_low_freq_factor && cfg->rope_original_context > 0))
+        return err_set(err, "%s: llama3 rope scaling needs high_freq_factor > low_freq_factor and a context length", file);
+    return 0;
+}
+
+void config_rope_frequencies(float *inv_freq, const struct config *cfg)
+{
+    const double pi = 3.14159265358979323846;
+    int64_t half = cfg->head_dim / 2;
+    for (int64_t i = 0; i < half; i++) {
+        /* float32 throughout, as transformers' _compute_default_rope_parameters has it */
+        double f = (double)(1.0f / (float)pow(cfg->rope_theta, (double)((float)(2 * i) / (float)cfg->head_dim)));
+        if (cfg->rope_kind == ROPE_LINEAR) {
+            f /= cfg->rope_factor;
+        } else if (cfg->rope_kind == ROPE_LLAMA3) {
+            double context = (double)cfg->rope_original_context, wavelength = 2 * pi / f;
+            if (wavelength > context / cfg->rope_low_freq_factor) {
+                f /= cfg->rope_factor;
+            } else if (wavelength >= context / cfg->rope_high_freq_factor) {
+                double smooth = (context / wavelength - cfg->rope_low_freq_factor) /
+                                (cfg->rope_high_freq_factor - cfg->rope_low_freq_factor);
+                f = (1 - smooth) * f / cfg->rope_factor + smooth * f;
+            }
+        }
+        inv_freq[i] = (float)f;
+    }
+}

@@ -1,0 +1,288 @@
+#include "core/model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const proj_names[PROJ_COUNT] = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+};
+static const char *const gguf_proj_names[PROJ_COUNT] = {
+    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+};
+
+/* Names of the same tensors in the two kinds of file. */
+struct names {
+    const char *embed, *norm, *head, *norm_attn, *norm_ffn, *block_prefix, *const *proj;
+};
+
+static const struct names hf_names = {
+    "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "input_layernorm.weight", "post_attention_layernorm.weight",
+    "model.layers.%lld.", proj_names,
+};
+static const struct names gguf_names = {
+    "token_embd.weight", "output_norm.weight", "output.weight", "attn_norm.weight", "ffn_norm.weight",
+    "blk.%lld.", gguf_proj_names,
+};
+
+static const struct tensor *need(const struct model *m, const char *name, int64_t rows, int64_t cols, struct err *err)
+{
+    const struct tensor *t = source_find(&m->src, name);
+    if (!t) {
+        err_set(err, "%s: tensor %s is missing", m->path, name);
+        return NULL;
+    }
+    int64_t r = t->n_dims == 2 ? t->shape[0] : 1, k = t->n_dims == 2 ? t->shape[1] : t->n_dims == 1 ? t->shape[0] : -1;
+    if (r != rows || k != cols || (t->n_dims == 1) != (rows == 1)) {
+        err_set(err, "%s: tensor %s: shape [%lld, %lld] was expected from the config, [%lld, %lld] found", t->file, name,
+                (long long)rows, (long long)cols, (long long)r, (long long)k);
+        return NULL;
+    }
+    return t;
+}
+
+static int bind_weight(struct weight *w, const struct model *m, const char *name, int64_t rows, int64_t cols, int64_t pair_dim,
+                       struct err *err)
+{
+    const struct tensor *t = need(m, name, rows, cols, err);
+    if (!t)
+        return -1;
+    *w = (struct weight){t->dtype, rows, cols, t->data, dtype_bytes(t->dtype, cols), pair_dim};
+    return 0;
+}
+
+/* Vectors (norms, biases) are small: decoded once to floats. A missing optional one leaves *out NULL. */
+static int bind_vector(const float **out, struct model *m, const char *name, int64_t n, bool optional, int64_t pair_dim,
+                       struct err *err)
+{
+    *out = NULL;
+    if (optional && !source_find(&m->src, name))
+        return 0;
+    const struct tensor *t = need(m, name, 1, n, err);
+    if (!t)
+        return -1;
+    if (n % dtype_table[t->dtype].block)
+        return err_set(err, "%s: tensor %s: dtype %s does not fit %lld values", t->file, name, dtype_table[t->dtype].name, (long long)n);
+    float *raw = arena_alloc(&m->arena, (size_t)n, sizeof *raw, err), *v = arena_alloc(&m->arena, (size_t)n, sizeof *v, err);
+    if (!raw || !v)
+        return -1;
+    rows_portable.decode[t->dtype](raw, t->data, n);
+    struct weight order = {.rows = n, .row_bytes = sizeof *raw, .data = (const uint8_t *)raw, .pair_dim = pair_dim};
+    for (int64_t i = 0; i < n; i++)
+        v[i] = *(const float *)weight_row(&order, i);
+    *out = v;
+    return 0;
+}
+
+static int bind_block(struct block *b, struct model *m, const struct names *names, int64_t index, bool pairs, struct err *err)
+{
+    const struct config *cfg = &m->cfg;
+    int64_t q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
+    const int64_t shape[PROJ_COUNT][2] = {{q, cfg->dim},            {kv, cfg->dim},           {kv, cfg->dim},          {cfg->dim, q},
+                                          {cfg->ffn_dim, cfg->dim}, {cfg->ffn_dim, cfg->dim}, {cfg->dim, cfg->ffn_dim}};
+    char prefix[64], name[160];
+    snprintf(prefix, sizeof prefix, names->block_prefix, (long long)index);
+    for (int p = 0; p < PROJ_COUNT; p++) {
+        int64_t pair_dim = pairs && (p == PROJ_Q || p == PROJ_K) ? cfg->head_dim : 0;
+        snprintf(name, sizeof name, "%s%s.weight", prefix, names->proj[p]);
+        if (bind_weight(&b->proj[p], m, name, shape[p][0], shape[p][1], pair_dim, err) != 0)
+            return -1;
+        snprintf(name, sizeof name, "%s%s.bias", prefix, names->proj[p]);
+        if (bind_vector(&b->bias[p], m, name, shape[p][0], true, pair_dim, err) != 0)
+            return -1;
+    }
+    snprintf(name, sizeof name, "%s%s", prefix, names->norm_attn);
+    if (bind_vector(&b->norm_attn, m, name, cfg->dim, false, 0, err) != 0)
+        return -1;
+    snprintf(name, sizeof name, "%s%s", prefix, names->norm_ffn);
+    return bind_vector(&b->norm_ffn, m, name, cfg->dim, false, 0, err);
+}
+
+static int bind_tensors(struct model *m, struct err *err)
+{
+    const struct config *cfg = &m->cfg;
+    bool gguf = m->src.gguf != NULL;
+    const struct names *names = gguf ? &gguf_names : &hf_names;
+    if (bind_weight(&m->embed, m, names->embed, cfg->vocab_size, cfg->dim, 0, err) != 0 ||
+        bind_vector(&m->head.norm, m, names->norm, cfg->dim, false, 0, err) != 0)
+        return -1;
+    m->head.eps = (float)cfg->norm_eps;
+    if (cfg->tied_embeddings)
+        m->head.w = m->embed;
+    else if (bind_weight(&m->head.w, m, names->head, cfg->vocab_size, cfg->dim, 0, err) != 0)
+        return -1;
+    if (gguf && bind_vector(&m->rope_factors, m, "rope_freqs.weight", cfg->head_dim / 2, true, 0, err) != 0)
+        return -1;
+    m->blocks = arena_alloc(&m->arena, (size_t)cfg->n_blocks, sizeof *m->blocks, err);
+    m->order = arena_alloc(&m->arena, (size_t)cfg->n_blocks, sizeof *m->order, err);
+    if (!m->blocks || !m->order)
+        return -1;
+    for (int64_t i = 0; i < cfg->n_blocks; i++) {
+        if (bind_block(&m->blocks[i], m, names, i, gguf, err) != 0)
+            return -1;
+        m->order[i] = i;
+    }
+    m->n_order = cfg->n_blocks;
+    return 0;
+}
+
+static int read_config(struct model *m, struct err *err)
+{
+    if (!m->src.gguf) {
+        m->format = "hf";
+        return config_from_hf(&m->cfg, m->path, err);
+    }
+    m->format = "gguf";
+    if (config_from_gguf(&m->cfg, m->src.gguf, err) != 0)
+        return -1;
+    const struct tensor *embed = source_find(&m->src, gguf_names.embed);
+    if (!embed || embed->n_dims != 2)
+        return err_set(err, "%s: holds no model: the tensor %s is missing", m->path, gguf_names.embed);
+    m->cfg.vocab_size = embed->shape[0];
+    m->cfg.tied_embeddings = source_find(&m->src, gguf_names.head) == NULL;
+    return config_check(&m->cfg, m->path, err);
+}
+
+static int hash_index(struct model *m, struct err *err)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    if (!f)
+        return err_set(err, "out of memory");
+    const struct config *c = &m->cfg;
+    fprintf(f, "%lld %lld %lld %lld %lld %lld %lld %.9g %.9g %d %d\n", (long long)c->n_blocks, (long long)c->dim,
+            (long long)c->n_heads, (long long)c->n_kv_heads, (long long)c->head_dim, (long long)c->ffn_dim,
+            (long long)c->vocab_size, c->norm_eps, c->rope_theta, c->rope_kind, c->tied_embeddings);
+    for (int64_t i = 0; i < m->src.n_tensors; i++) {
+        const struct tensor *t = &m->src.tensors[i];
+        fprintf(f, "%s %s", t->name, dtype_table[t->dtype].name);
+        for (int d = 0; d < t->n_dims; d++)
+            fprintf(f, " %lld", (long long)t->shape[d]);
+        fputc('\n', f);
+    }
+    if (fclose(f) != 0) {
+        free(text);
+        return err_set(err, "out of memory");
+    }
+    bytes_sha256(m->hash, text, n);
+    free(text);
+    return 0;
+}
+
+int model_open(struct model *m, const char *path, struct err *err)
+{
+    *m = (struct model){0};
+    if (!(m->path = arena_strdup(&m->arena, path, err)) || source_open(&m->src, path, err) != 0 || read_config(m, err) != 0 ||
+        bind_tensors(m, err) != 0 || hash_index(m, err) != 0) {
+        model_close(m);
+        return -1;
+    }
+    const struct config *c = &m->cfg;
+    m->shape = (struct block_shape){c->dim, c->ffn_dim, {c->n_heads, c->n_kv_heads, c->head_dim}, (float)c->norm_eps};
+    return 0;
+}
+
+void model_close(struct model *m)
+{
+    source_close(&m->src);
+    arena_free(&m->arena);
+    *m = (struct model){0};
+}
+
+int model_drop(struct model *m, const int64_t *drop, int64_t n, struct err *err)
+{
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = 0;
+        if (drop[i] < 0 || drop[i] >= m->cfg.n_blocks)
+            return err_set(err, "block %lld to drop is out of range: %s has blocks 0 to %lld", (long long)drop[i], m->path,
+                           (long long)m->cfg.n_blocks - 1);
+        while (at < m->n_order && m->order[at] != drop[i])
+            at++;
+        if (at == m->n_order)
+            return err_set(err, "block %lld is named twice in the list of blocks to drop", (long long)drop[i]);
+        memmove(&m->order[at], &m->order[at + 1], (size_t)(m->n_order - at - 1) * sizeof *m->order);
+        m->n_order--;
+    }
+    if (m->n_order < 1)
+        return err_set(err, "dropping %lld blocks leaves none of %s", (long long)n, m->path);
+    return 0;
+}
+
+int model_drop_list(struct model *m, const char *list, struct err *err)
+{
+    int64_t n = 0, *drop = calloc(strlen(list) + 1, sizeof *drop);
+    if (!drop)
+        return err_set(err, "out of memory");
+    int rc = 0;
+    for (const char *p = list; *p && rc == 0;) {
+        char *end;
+        drop[n++] = strtoll(p, &end, 10);
+        if (end == p || (*end != ',' && *end != 0) || (*end == ',' && end[1] == 0))
+            rc = err_set(err, "list of blocks to drop \"%s\": numbers with commas between them were expected", list);
+        p = *end == ',' ? end + 1 : end;
+    }
+    if (rc == 0)
+        rc = model_drop(m, drop, n, err);
+    free(drop);
+    return rc;
+}
+
+int64_t model_block_params(const struct model *m)
+{
+    int64_t n = 2 * m->cfg.dim;
+    for (int p = 0; p < PROJ_COUNT; p++)
+        n += m->blocks[0].proj[p].rows * m->blocks[0].proj[p].cols + (m->blocks[0].bias[p] ? m->blocks[0].proj[p].rows : 0);
+    return n;
+}
+
+int64_t model_params(const struct model *m)
+{
+    int64_t vocab = m->cfg.vocab_size * m->cfg.dim;
+    return m->n_order * model_block_params(m) + m->cfg.dim + (m->cfg.tied_embeddings ? 1 : 2) * vocab;
+}
+
+const char *model_dtype(const struct model *m)
+{
+    return dtype_table[m->blocks[0].proj[PROJ_GATE].dtype].name;
+}
+
+int model_rope(struct rope *rope, const struct model *m, int64_t n_pos, struct arena *arena, struct err *err)
+{
+    int64_t half = m->cfg.head_dim / 2;
+    float *freq = arena_alloc(arena, (size_t)half, sizeof *freq, err);
+    rope->n_pos = n_pos;
+    rope->cos = arena_alloc(arena, (size_t)n_pos, (size_t)half * sizeof(float), err);
+    rope->sin = arena_alloc(arena, (size_t)n_pos, (size_t)half * sizeof(float), err);
+    if (!freq || !rope->cos || !rope->sin)
+        return -1;
+    config_rope_frequencies(freq, &m->cfg);
+    for (int64_t i = 0; i < half; i++) {
+        if (m->rope_factors)
+            freq[i] /= m->rope_factors[i];
+        for (int64_t pos = 0; pos < n_pos; pos++) {
+            float angle = (float)pos * freq[i]; /* rounded to float before the cosine, as the reference does */
+            rope->cos[pos * half + i] = (float)cos((double)angle);
+            rope->sin[pos * half + i] = (float)sin((double)angle);
+        }
+    }
+    return 0;
+}
+
+int model_blame_nonfinite(const struct model *m, const struct compute *c, const char *what, struct err *err)
+{
+    for (int64_t i = 0; i < m->src.n_tensors; i++) {
+        const struct tensor *t = &m->src.tensors[i];
+        int64_t cols = t->n_dims ? t->shape[t->n_dims - 1] : 1, n = tensor_elements(t);
+        if (cols > PANEL_FLOATS)
+            continue;
+        for (int64_t r = 0; r * cols < n; r++) {
+            c->rows->decode[t->dtype](c->panel, t->data + (size_t)r * dtype_bytes(t->dtype, cols), cols);
+            for (int64_t k = 0; k < cols; k++)
+                if (!isfinite(c->panel[k]))
+                    return err_set(err, "%s: tensor %s holds %f at element %lld; finite weights were expected", t->file, t->name,
+                                   (double)c->panel[k], (long long)(r * cols + k));
+        }
+    }
+    return err_set(err, "%s: %s is not a finite number though every weight is", m->path, what);
+}

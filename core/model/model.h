@@ -1,0 +1,52 @@
+/* A model: its description, its weights as views into the files, and the list of blocks that run. */
+#ifndef ESPALIER_MODEL_MODEL_H
+#define ESPALIER_MODEL_MODEL_H
+
+#include "core/io/source.h"
+#include "core/model/config.h"
+#include "core/nn/block.h"
+#include "core/nn/head.h"
+
+struct model {
+    char *path;
+    const char *format; /* "hf", "gguf" */
+    struct config cfg;
+    struct block_shape shape;
+    struct source src;
+    struct block *blocks; /* [cfg.n_blocks] */
+    int64_t *order;       /* [n_order]: the blocks that run, in the order they run; pruning edits this list */
+    int64_t n_order;
+    struct weight embed; /* [vocab, dim] */
+    struct head head;
+    const float *rope_factors; /* [head_dim / 2] divisors of the rotary frequencies (GGUF's rope_freqs), or NULL */
+    char hash[65];             /* SHA-256 over the description and the tensor index: names, types, shapes */
+    struct arena arena;
+};
+
+/* Opens a Hugging Face folder or a GGUF and checks every tensor against the description. Nothing is read but headers. */
+int model_open(struct model *m, const char *path, struct err *err);
+void model_close(struct model *m);
+
+/* Takes blocks out of `order`. Indices are those of the model as it is on disk; repeats and indices out of range are errors. */
+int model_drop(struct model *m, const int64_t *drop, int64_t n, struct err *err);
+
+/* Parses "10,11,20" for model_drop and applies it; an empty list drops nothing. */
+int model_drop_list(struct model *m, const char *list, struct err *err);
+
+/* Parameters of the blocks in `order` and of everything around them (a tied head counts once); of one block. */
+int64_t model_params(const struct model *m);
+int64_t model_block_params(const struct model *m);
+
+/* The dtype most of the weights have, as a name. */
+const char *model_dtype(const struct model *m);
+
+/* cos, sin [n_pos, head_dim / 2], owned by the arena. */
+int model_rope(struct rope *rope, const struct model *m, int64_t n_pos, struct arena *arena, struct err *err);
+
+/* Called when a result is not a number: an error that names the first tensor with a NaN or an infinity, or else `what`. */
+int model_blame_nonfinite(const struct model *m, const struct compute *c, const char *what, struct err *err);
+
+/* The Hugging Face name of a projection inside a block: "self_attn.q_proj", ... */
+extern const char *const proj_names[PROJ_COUNT];
+
+#endif

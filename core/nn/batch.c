@@ -1,0 +1,40 @@
+#include "core/nn/batch.h"
+
+#include <assert.h>
+
+#include "core/nn/tile.h"
+
+enum { TILE_QUERIES = 64 };
+
+int batch_bind(struct batch *b, struct arena *arena, int64_t max_rows, int64_t max_seqs, struct err *err)
+{
+    *b = (struct batch){.max_rows = max_rows, .max_seqs = max_seqs};
+    b->seqs = arena_alloc(arena, (size_t)max_seqs, sizeof *b->seqs, err);
+    b->pos = arena_alloc(arena, (size_t)max_rows, sizeof *b->pos, err);
+    b->tiles = arena_alloc(arena, (size_t)(max_rows / TILE_QUERIES + max_seqs), sizeof *b->tiles, err);
+    return b->seqs && b->pos && b->tiles ? 0 : -1;
+}
+
+void batch_clear(struct batch *b)
+{
+    b->rows = b->n_seqs = b->n_tiles = 0;
+}
+
+void batch_add(struct batch *b, int64_t len, int64_t pos, struct kv_cache *kv)
+{
+    assert(b->rows + len <= b->max_rows && b->n_seqs < b->max_seqs);
+    b->seqs[b->n_seqs] = (struct seq){b->rows, len, pos, kv};
+    for (int64_t i = 0; i < len; i++)
+        b->pos[b->rows + i] = (int32_t)(pos + i);
+    for (int64_t i = 0; i < len; i += TILE_QUERIES)
+        b->tiles[b->n_tiles++] = (struct query_tile){(int32_t)b->n_seqs, i, min_i64(TILE_QUERIES, len - i)};
+    b->n_seqs++;
+    b->rows += len;
+}
+
+void batch_uniform(struct batch *b, int64_t n, int64_t len)
+{
+    batch_clear(b);
+    for (int64_t i = 0; i < n; i++)
+        batch_add(b, len, 0, NULL);
+}

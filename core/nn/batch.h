@@ -1,0 +1,46 @@
+/* A batch: rows of token positions, cut into sequences. All sequences of a batch go through a block together. */
+#ifndef ESPALIER_NN_BATCH_H
+#define ESPALIER_NN_BATCH_H
+
+#include <stdint.h>
+
+#include "core/base/mem.h"
+
+/* Keys and values of one sequence, for every block that runs: data[slot][k or v][cap][kv_dim]. */
+struct kv_cache {
+    float *data;
+    int64_t cap, len; /* positions there is room for, positions filled */
+};
+
+struct seq {
+    int64_t row, len;    /* rows [row, row + len) of the batch */
+    int64_t pos;         /* position of the first row */
+    struct kv_cache *kv; /* NULL: the sequence is whole in this batch and pos is 0 */
+};
+
+/* Up to 64 query rows of one sequence: the unit of work of attention. */
+struct query_tile {
+    int32_t seq;
+    int64_t begin, n; /* rows of the sequence */
+};
+
+struct batch {
+    int64_t rows, max_rows;
+    int64_t n_seqs, max_seqs;
+    struct seq *seqs;
+    int32_t *pos; /* [rows] */
+    int64_t n_tiles;
+    struct query_tile *tiles;
+};
+
+/* Room for max_rows rows in at most max_seqs sequences, owned by the arena. */
+int batch_bind(struct batch *b, struct arena *arena, int64_t max_rows, int64_t max_seqs, struct err *err);
+
+/* Empties the batch; then adds sequences one after another (they must fit). */
+void batch_clear(struct batch *b);
+void batch_add(struct batch *b, int64_t len, int64_t pos, struct kv_cache *kv);
+
+/* Empties the batch and adds n sequences of one length, without caches. */
+void batch_uniform(struct batch *b, int64_t n, int64_t len);
+
+#endif

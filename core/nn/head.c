@@ -1,0 +1,151 @@
+#include "core/nn/head.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/nn/block.h"
+#include "core/nn/tile.h"
+
+enum {
+    TILE_ROWS = 256,
+    TILE_VOCAB = 512,       /* TILE_ROWS x TILE_VOCAB logits are half a worker's scratch */
+    BACKWARD_ROWS = 64,     /* rows of one backward task: a task goes through a whole panel */
+};
+
+int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err)
+{
+    int64_t tiles = ceil_div(h->w.rows, 96) + 1; /* tiles_cut makes none narrower */
+    struct { float **p; int64_t w; } row[] = {{&a->x, h->w.cols}, {&a->r, 1}, {&a->lse, 1}, {&a->target, 1}, {&a->top, tiles}, {&a->sum, tiles}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+        if (!(*row[i].p = arena_alloc(arena, (size_t)rows, (size_t)row[i].w * sizeof(float), err)))
+            return -1;
+    return 0;
+}
+
+void head_logits(const struct compute *c, float *logits, const struct head *h, struct head_acts *a, const float *x, int64_t rows)
+{
+    struct linear op = {.w = &h->w};
+    norm_forward(c, a->x, a->r, x, h->norm, h->eps, rows, h->w.cols);
+    linear_forward(c, &logits, &op, 1, a->x, rows, false);
+}
+
+struct job {
+    const struct compute *c;
+    const struct head *h;
+    const struct head_acts *a;
+    const int32_t *targets;
+    int64_t rows;
+    struct panel panel; /* some vocabulary rows */
+    struct tiles tiles;
+    const float *scale; /* backward */
+    float *dx, *dw;
+};
+
+/* Logits of one tile; per row their maximum, the sum of exponentials below it, and the target's logit where it falls here. */
+static void nll_task(void *arg, int64_t task, int worker)
+{
+    struct job *j = arg;
+    struct tile t = tile_at(&j->tiles, task);
+    int64_t cols = j->h->w.cols;
+    float *s = j->c->scratch[worker];
+    gemm(j->c, s, t.n, j->a->x + t.i * cols, cols, j->panel.data + t.j * cols, cols, t.m, t.n, cols, 1, 0, GEMM_TRANS_B);
+    for (int64_t i = 0; i < t.m; i++) {
+        float *row = s + i * t.n;
+        int64_t at = (t.i + i) * j->tiles.across + t.j / j->tiles.tn, hit = j->targets[t.i + i] - j->panel.first - t.j;
+        if (hit >= 0 && hit < t.n)
+            j->a->target[t.i + i] = row[hit];
+        float top = j->c->rows->max(row, t.n);
+        j->a->top[at] = top;
+        j->a->sum[at] = j->c->rows->exp_sum(row, row, top, t.n);
+    }
+}
+
+/* Folds one panel's tiles into the running log-sum-exp of each row. */
+static void fold_panel(const struct job *j)
+{
+    for (int64_t i = 0; i < j->rows; i++) {
+        const float *top = j->a->top + i * j->tiles.across, *sum = j->a->sum + i * j->tiles.across;
+        float m = j->panel.first ? j->a->lse[i] : -INFINITY;
+        for (int64_t k = 0; k < j->tiles.across; k++)
+            m = top[k] > m ? top[k] : m;
+        double s = j->panel.first ? exp((double)j->a->lse[i] - m) : 0;
+        for (int64_t k = 0; k < j->tiles.across; k++)
+            s += sum[k] * exp((double)top[k] - m);
+        j->a->lse[i] = (float)(m + log(s));
+    }
+}
+
+void head_nll(const struct compute *c, float *nll, const struct head *h, struct head_acts *a, const float *x,
+              const int32_t *targets, int64_t rows)
+{
+    struct job j = {.c = c, .h = h, .a = a, .targets = targets, .rows = rows};
+    norm_forward(c, a->x, a->r, x, h->norm, h->eps, rows, h->w.cols);
+    for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
+        j.panel = panel_load(c, &h->w, first, TILE_VOCAB);
+        j.tiles = tiles_cut(rows, j.panel.n, TILE_ROWS, TILE_VOCAB);
+        pool_run(c->pool, nll_task, &j, j.tiles.count);
+        fold_panel(&j);
+    }
+    for (int64_t i = 0; i < rows; i++)
+        nll[i] = a->lse[i] - a->target[i];
+}
+
+/* Turns the logits s [m, n] of vocabulary rows [first, first + n) into their gradients, in place. */
+static void logit_gradients(const struct job *j, float *s, int64_t row, int64_t m, int64_t first, int64_t n)
+{
+    for (int64_t i = 0; i < m; i++) {
+        float *g = s + i * n;
+        int64_t hit = j->targets[row + i] - first;
+        j->c->rows->exp_sum(g, g, j->a->lse[row + i], n);
+        if (hit >= 0 && hit < n)
+            g[hit] -= 1;
+        j->c->rows->scale(g, j->scale[row + i], n);
+    }
+}
+
+/* Some rows against every vocabulary row of the panel: dx += dlogits W. */
+static void backward_task(void *arg, int64_t task, int worker)
+{
+    struct job *j = arg;
+    int64_t cols = j->h->w.cols, i = task * BACKWARD_ROWS, m = min_i64(BACKWARD_ROWS, j->rows - i);
+    float *s = j->c->scratch[worker];
+    for (int64_t v = 0; v < j->panel.n; v += TILE_VOCAB) {
+        int64_t n = min_i64(TILE_VOCAB, j->panel.n - v);
+        gemm(j->c, s, n, j->a->x + i * cols, cols, j->panel.data + v * cols, cols, m, n, cols, 1, 0, GEMM_TRANS_B);
+        logit_gradients(j, s, i, m, j->panel.first + v, n);
+        gemm(j->c, j->dx + i * cols, cols, s, n, j->panel.data + v * cols, cols, m, cols, n, 1, 1, 0);
+    }
+}
+
+/* Some vocabulary rows against every row: dW += dlogits^T x. */
+static void weight_task(void *arg, int64_t task, int worker)
+{
+    struct job *j = arg;
+    enum { STRIP = 128 };
+    int64_t cols = j->h->w.cols, v = task * STRIP, n = min_i64(STRIP, j->panel.n - v), step = TILE_ROWS;
+    float *s = j->c->scratch[worker];
+    for (int64_t i = 0; i < j->rows; i += step) {
+        int64_t m = min_i64(step, j->rows - i);
+        gemm(j->c, s, n, j->a->x + i * cols, cols, j->panel.data + v * cols, cols, m, n, cols, 1, 0, GEMM_TRANS_B);
+        logit_gradients(j, s, i, m, j->panel.first + v, n);
+        gemm(j->c, j->dw + (j->panel.first + v) * cols, cols, s, n, j->a->x + i * cols, cols, n, cols, m, 1, 1, GEMM_TRANS_A);
+    }
+}
+
+void head_backward(const struct compute *c, float *dx, float *dw, float *dnorm, float *d_normed, const struct head *h,
+                   const struct head_acts *a, const float *x, const int32_t *targets, const float *scale, int64_t rows)
+{
+    struct job j = {.c = c, .h = h, .a = a, .targets = targets, .rows = rows, .scale = scale, .dx = d_normed, .dw = dw};
+    size_t bytes = (size_t)(rows * h->w.cols) * sizeof *dx;
+    memset(d_normed, 0, bytes);
+    for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
+        j.panel = panel_load(c, &h->w, first, TILE_VOCAB);
+        pool_run(c->pool, backward_task, &j, ceil_div(rows, BACKWARD_ROWS));
+        if (dw)
+            pool_run(c->pool, weight_task, &j, ceil_div(j.panel.n, 128));
+    }
+    memset(dx, 0, bytes);
+    norm_backward(c, dx, d_normed, x, h->norm, a->r, rows, h->w.cols);
+    if (dnorm)
+        norm_weight_gradient(c, dnorm, d_normed, x, a->r, rows, h->w.cols);
+}

@@ -1,0 +1,56 @@
+/* Cutting a matrix into tiles, one task each. The cut depends on the shape alone, never on the number of threads. */
+#ifndef ESPALIER_NN_TILE_H
+#define ESPALIER_NN_TILE_H
+
+#include <stdint.h>
+
+static inline int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* n split into `parts` runs whose lengths differ by at most `unit`, each a multiple of `unit` but the last. */
+static inline int64_t run_length(int64_t n, int64_t parts, int64_t unit)
+{
+    return ceil_div(ceil_div(n, parts), unit) * unit;
+}
+
+struct tiles {
+    int64_t m, n;   /* the matrix */
+    int64_t tm, tn; /* a tile */
+    int64_t across; /* tiles in a row of tiles */
+    int64_t count;
+};
+
+/* Tiles of at most max_m x max_n, made smaller (down to 64 x 96) until there are enough to keep several threads busy. */
+static inline struct tiles tiles_cut(int64_t m, int64_t n, int64_t max_m, int64_t max_n)
+{
+    enum { ENOUGH = 16, MIN_M = 64, MIN_N = 96, UNIT = 16 };
+    int64_t pm = ceil_div(m, max_m), pn = ceil_div(n, max_n);
+    for (;;) {
+        int64_t tm = run_length(m, pm, UNIT), tn = run_length(n, pn, UNIT);
+        if (pm * pn >= ENOUGH || (tm <= MIN_M && tn <= MIN_N))
+            return (struct tiles){m, n, tm, tn, ceil_div(n, tn), ceil_div(m, tm) * ceil_div(n, tn)};
+        if (tn <= MIN_N || (tm > MIN_M && tm >= tn))
+            pm++;
+        else
+            pn++;
+    }
+}
+
+struct tile {
+    int64_t i, j, m, n; /* first row and column, rows and columns */
+};
+
+static inline struct tile tile_at(const struct tiles *t, int64_t task)
+{
+    int64_t i = task / t->across * t->tm, j = task % t->across * t->tn;
+    return (struct tile){i, j, min_i64(t->tm, t->m - i), min_i64(t->tn, t->n - j)};
+}
+
+#endif

@@ -1,0 +1,33 @@
+/* Plain text in, documents or one stream out. */
+#ifndef ESPALIER_DATA_TEXT_H
+#define ESPALIER_DATA_TEXT_H
+
+#include <stddef.h>
+
+#include "core/base/err.h"
+
+/* Documents of a text file: views into `text`, which is owned. */
+struct documents {
+    char *text;
+    char **docs; /* NUL-terminated for convenience; lengths count, since a document may hold NUL */
+    size_t *lens;
+    size_t n;
+};
+
+/* .txt: a document per line (a last line without line break counts; an empty file has none). .jsonl: the string field `text`
+ * of each line. Either gzipped. */
+int documents_read(struct documents *d, const char *path, struct err *err);
+void documents_free(struct documents *d);
+
+/* How the published scripts make one text of a data set's rows (FIELD: Shortened LLaMA, dataset.py). */
+enum row_rule {
+    ROWS_RAW,      /* the file as it is */
+    ROWS_LINES,    /* lines, joined by two line breaks */
+    ROWS_WIKITEXT, /* Hugging Face rows of wikitext-2-raw: a line of white space only is "", any other keeps its line break; joined by two */
+    ROWS_PTB,      /* ptb_text_only: each line stripped; joined by two line breaks */
+};
+
+/* The whole text of a file under a rule, malloc'ed. */
+int text_read(char **text, size_t *n, const char *path, enum row_rule rule, struct err *err);
+
+#endif
