@@ -89,6 +89,8 @@ int cmd_prune(struct cli *cli, struct err *err)
     for (int64_t i = 0; i < n; i++)
         json_array_append_new(list, json_integer(dropped[i]));
     json_object_set_new(cli->result, "dropped", list);
+    json_object_set_new(cli->result, "keep_first", json_integer(keep_first));
+    json_object_set_new(cli->result, "keep_last", json_integer(keep_last));
     json_object_set_new(cli->result, "out", json_string(out));
     json_object_set_new(cli->result, "params_after", json_integer(model_params(&s.m)));
     if (cli->out && !cli->json) {

@@ -15,13 +15,14 @@ static void print_scores(FILE *out, const struct scores *s)
 
 int cmd_score(struct cli *cli, struct err *err)
 {
-    const char *criterion = "ppl", *calib = NULL, *out = NULL;
+    const char *criterion = "ppl", *calib = NULL, *out = NULL, *copy = NULL;
     int64_t samples = 10, seq_len = 128;
     bool bos_every = false;
     struct opt own[] = {
         {OPT_STRING, "criterion", &criterion, "C", "ppl: perplexity with the block removed"},
         {OPT_STRING, "calib", &calib, "FILE", "calibration text (.txt, .jsonl, either .gz) or token rows (.json, .h5)"},
         {OPT_STRING, "out", &out, "SCORES", "result, .json or .h5"},
+        {OPT_STRING, "copy", &copy, "FILE", "write the result there too, in the other format for one"},
         {OPT_INT, "samples", &samples, "N", "calibration samples"},
         {OPT_INT, "seq-len", &seq_len, "T", "tokens per sample"},
         {OPT_FLAG, "bos-every", &bos_every, NULL, "samples begin with BOS"},
@@ -48,7 +49,8 @@ int cmd_score(struct cli *cli, struct err *err)
         score_ppl(&scores, &s.m, &s.c, &cal, &cli->progress, err) != 0)
         goto done;
     cli->result = session_facts(&s, cli, &o);
-    if (scores_write(out, &scores, &cal, cli->result, err) != 0)
+    if (scores_write(out, &scores, &cal, cli->result, err) != 0 ||
+        (copy && scores_write(copy, &scores, &cal, cli->result, err) != 0))
         goto done;
     json_object_set_new(cli->result, "base_ppl", json_real(scores.base_ppl));
     json_object_set_new(cli->result, "out", json_string(out));

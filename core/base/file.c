@@ -221,8 +221,7 @@ static bool dir_is_empty(const char *path)
     return n <= 2; /* "." and ".." */
 }
 
-/* Removes a folder and what is in it; only ever called on our own temporary names and on replaced outputs. */
-static void remove_tree(const char *path)
+void dir_remove(const char *path)
 {
     DIR *d = opendir(path);
     if (d) {
@@ -235,7 +234,7 @@ static void remove_tree(const char *path)
                 continue;
             struct stat st;
             if (lstat(p, &st) == 0 && S_ISDIR(st.st_mode))
-                remove_tree(p);
+                dir_remove(p);
             else
                 unlink(p);
             free(p);
@@ -255,7 +254,7 @@ int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct
     w->path = strdup(path);
     w->tmp = temporary_name(path, err);
     if (w->path && w->tmp) {
-        remove_tree(w->tmp);
+        dir_remove(w->tmp);
         if (dir_make(w->tmp, err) == 0)
             return 0;
     }
@@ -285,7 +284,7 @@ int dir_writer_commit(struct dir_writer *w, struct err *err)
         goto done;
     }
     if (old)
-        remove_tree(old);
+        dir_remove(old);
     rc = 0;
 done:
     free(old);
@@ -300,7 +299,7 @@ done:
 void dir_writer_abort(struct dir_writer *w)
 {
     if (w->tmp)
-        remove_tree(w->tmp);
+        dir_remove(w->tmp);
     free(w->tmp);
     free(w->path);
     *w = (struct dir_writer){0};

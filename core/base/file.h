@@ -51,6 +51,9 @@ void dir_writer_abort(struct dir_writer *w);
 /* Makes a folder and its parents; existing ones are fine. */
 int dir_make(const char *path, struct err *err);
 
+/* Removes a folder and all that is in it. For our own temporary folders and for outputs that are replaced. */
+void dir_remove(const char *path);
+
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);
 bool path_has_suffix(const char *path, const char *suffix);

@@ -1,0 +1,397 @@
+/* `espalier run`: the stages of a configuration file, each the command a user would type, called in this process. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/experiment.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
+
+const char *const model_names[N_MODELS] = {"intact", "pruned", "retrained"};
+
+/* ---- the words of a stage's command line ---- */
+
+struct words {
+    char *v[MAX_WORDS];
+    int n;
+};
+
+static int word(struct words *w, const char *s, struct err *err)
+{
+    if (w->n == MAX_WORDS)
+        return err_set(err, "too many options for one stage");
+    if (!(w->v[w->n] = strdup(s)))
+        return err_set(err, "out of memory");
+    w->n++;
+    return 0;
+}
+
+static int option(struct words *w, const char *name, const char *value, struct err *err)
+{
+    char flag[80];
+    snprintf(flag, sizeof flag, "--%s", name);
+    return word(w, flag, err) == 0 && (!value || word(w, value, err) == 0) ? 0 : -1;
+}
+
+static void words_free(struct words *w)
+{
+    while (w->n > 0)
+        free(w->v[--w->n]);
+}
+
+/* Options that name files; a configuration gives them relative to itself. */
+static bool is_path(const char *name)
+{
+    static const char *const names[] = {"calib", "data", "text", "rows", "tokenizer", "init-adapter"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(name, names[i]))
+            return strcmp(name, "rows") != 0; /* eval ppl's --rows is a rule, and an experiment trains from --data */
+    return false;
+}
+
+/* `path` as it is seen from here, when it is given relative to the configuration file. */
+static char *beside_config(const struct experiment *e, const char *path, struct err *err)
+{
+    if (*path == '/')
+        return strdup(path);
+    char *dir = strdup(e->config_path), *slash = dir ? strrchr(dir, '/') : NULL, *joined = NULL;
+    if (slash) {
+        slash[1] = 0;
+        joined = path_join(dir, path, err);
+    } else {
+        joined = strdup(path);
+    }
+    free(dir);
+    return joined;
+}
+
+/* The members of a configuration object as options; members named in `skip` are not. */
+static int options_of(struct words *w, const struct experiment *e, const json_t *obj, const char *const skip[], struct err *err)
+{
+    const char *name;
+    json_t *v;
+    json_object_foreach((json_t *)obj, name, v) {
+        bool skipped = false;
+        for (int i = 0; skip && skip[i]; i++)
+            skipped |= !strcmp(name, skip[i]);
+        if (skipped)
+            continue;
+        char number[40] = "", *path = NULL;
+        const char *text = json_string_value(v);
+        if (json_is_integer(v))
+            snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
+        else if (json_is_real(v))
+            snprintf(number, sizeof number, "%.17g", json_real_value(v));
+        else if (!text && !json_is_boolean(v))
+            return err_set(err, "%s: \"%s\": a string, a number, true or false was expected", e->config_path, name);
+        if (json_is_false(v))
+            continue;
+        if (text && is_path(name) && !(path = beside_config(e, text, err)))
+            return -1;
+        int rc = option(w, name, json_is_true(v) ? NULL : path ? path : text ? text : number, err);
+        free(path);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- running a stage, or finding it done ---- */
+
+/* The key of a stage: what came before, the command, and its words. */
+static void chain_key(char key[65], const char *before, const char *command, const struct words *w)
+{
+    char *text = NULL;
+    size_t n = 0;
+    FILE *f = open_memstream(&text, &n);
+    if (f) {
+        fprintf(f, "%s %s %s", ESPALIER_VERSION, before, command);
+        for (int i = 0; i < w->n; i++)
+            fprintf(f, " [%s]", w->v[i]);
+        fclose(f);
+        bytes_sha256(key, text, n);
+    }
+    free(text);
+}
+
+static char *in_out(const struct experiment *e, const char *name, struct err *err)
+{
+    return path_join(e->out, name, err);
+}
+
+/* The recorded result of a stage with this key, or NULL. */
+static json_t *recorded(const char *path, const char *key)
+{
+    struct err none = {0};
+    json_t *root = path_exists(path) ? json_read(path, &none) : NULL, *result = NULL;
+    const char *was = json_string_value(json_object_get(root, "key"));
+    if (was && !strcmp(was, key))
+        result = json_incref(json_object_get(root, "result"));
+    json_decref(root);
+    return result;
+}
+
+/* Runs a command unless its result under the same key is on record. `chained`: later stages build on this one. again: words
+ * that are added when the stage has to run and left traces behind; they are not part of the key. */
+static int stage(json_t **result, struct experiment *e, const char *name, const char *command, struct words *w, bool chained,
+                 const char *again, struct err *err)
+{
+    char key[65] = "", file[96];
+    char *path = NULL;
+    int rc = -1;
+    chain_key(key, e->key, command, w);
+    snprintf(file, sizeof file, "stages/%s.json", name);
+    if (!(path = in_out(e, file, err)))
+        goto done;
+    if ((*result = recorded(path, key))) {
+        e->reused++;
+    } else {
+        if (!e->cli->quiet)
+            fprintf(stderr, "== %s\n", name);
+        if ((again && option(w, again, NULL, err) != 0) || command_call(result, e->cli, command, w->n, w->v, err) != 0)
+            goto done;
+        json_t *record = json_pack("{ss ss sO}", "key", key, "command", command, "result", *result);
+        rc = record ? json_write(path, record, err) : err_set(err, "out of memory");
+        json_decref(record);
+        if (rc != 0)
+            goto done;
+    }
+    if (chained)
+        memcpy(e->key, key, sizeof e->key);
+    rc = 0;
+done:
+    free(path);
+    words_free(w);
+    return rc;
+}
+
+/* ---- the stages ---- */
+
+static const json_t *section(const struct experiment *e, const char *name)
+{
+    return json_object_get(e->config, name);
+}
+
+static int run_score(struct experiment *e, const char *model, struct err *err)
+{
+    struct words w = {0};
+    char *out = in_out(e, "scores.json", err), *copy = in_out(e, "scores.h5", err);
+    int rc = out && copy && word(&w, model, err) == 0 && options_of(&w, e, section(e, "score"), NULL, err) == 0 &&
+                     option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0
+                 ? stage(&e->score, e, "score", "score", &w, true, NULL, err)
+                 : -1;
+    words_free(&w);
+    free(out);
+    free(copy);
+    return rc;
+}
+
+static int run_prune(struct experiment *e, const char *model, const char *pruned, struct err *err)
+{
+    struct words w = {0};
+    char *scores = in_out(e, "scores.json", err);
+    int rc = scores && word(&w, model, err) == 0 && options_of(&w, e, section(e, "prune"), NULL, err) == 0 &&
+                     option(&w, "scores", scores, err) == 0 && option(&w, "out", pruned, err) == 0
+                 ? stage(&e->prune, e, "prune", "prune", &w, true, "force", err)
+                 : -1;
+    words_free(&w);
+    free(scores);
+    return rc;
+}
+
+/* A training that was interrupted goes on where its last checkpoint is, if it was begun with the same words. */
+static int run_train(struct experiment *e, const char *pruned, const char *adapter, struct err *err)
+{
+    struct words w = {0};
+    char key[65] = "", *started = in_out(e, "stages/train.started.json", err), *state = path_join(adapter, "checkpoint.safetensors", err);
+    int rc = -1;
+    json_t *mark = NULL, *same = NULL;
+    if (!started || !state || word(&w, pruned, err) != 0 || options_of(&w, e, section(e, "train"), NULL, err) != 0 ||
+        option(&w, "out", adapter, err) != 0)
+        goto done;
+    chain_key(key, e->key, "train", &w);
+    same = recorded(started, key);
+    bool resume = same && path_exists(state);
+    mark = json_pack("{ss sb}", "key", key, "result", 1);
+    if (json_write(started, mark, err) == 0)
+        rc = stage(&e->train, e, "train", "train", &w, true, resume ? "resume" : "force", err);
+done:
+    words_free(&w);
+    json_decref(same);
+    json_decref(mark);
+    free(started);
+    free(state);
+    return rc;
+}
+
+static int run_merge(struct experiment *e, const char *pruned, const char *adapter, const char *merged, struct err *err)
+{
+    struct words w = {0};
+    json_t *result = NULL;
+    int rc = word(&w, pruned, err) == 0 && option(&w, "adapter", adapter, err) == 0 &&
+                     options_of(&w, e, section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
+                 ? stage(&result, e, "merge", "merge", &w, true, "force", err)
+                 : -1;
+    words_free(&w);
+    json_decref(result);
+    return rc;
+}
+
+/* Perplexities, speed and samples of one model. */
+static int run_evaluation(struct experiment *e, enum which_model which, const char *model, const char *speed_model,
+                          const char *speed_drop, struct err *err)
+{
+    const json_t *eval = section(e, "eval"), *texts = json_object_get(eval, "texts"), *speed = json_object_get(eval, "speed");
+    const json_t *generate = section(e, "generate"), *prompts = json_object_get(generate, "prompts");
+    struct words w = {0};
+    char name[64];
+    snprintf(name, sizeof name, "inspect-%s", model_names[which]);
+    if (word(&w, model, err) != 0 || stage(&e->inspect[which], e, name, "inspect", &w, false, NULL, err) != 0)
+        goto fail;
+    for (int64_t i = 0; i < e->n_texts; i++) {
+        snprintf(name, sizeof name, "ppl-%s-%lld", model_names[which], (long long)i);
+        if (word(&w, model, err) != 0 ||
+            options_of(&w, e, json_array_get(texts, (size_t)i), (const char *const[]){"name", NULL}, err) != 0 ||
+            stage(&e->ppl[which][i], e, name, "eval ppl", &w, false, NULL, err) != 0)
+            goto fail;
+    }
+    for (int64_t i = 0; i < e->n_prompts; i++) {
+        snprintf(name, sizeof name, "generate-%s-%lld", model_names[which], (long long)i);
+        if (word(&w, model, err) != 0 || option(&w, "prompt", json_string_value(json_array_get(prompts, (size_t)i)), err) != 0 ||
+            options_of(&w, e, generate, (const char *const[]){"prompts", NULL}, err) != 0 ||
+            stage(&e->sample[which][i], e, name, "generate", &w, false, NULL, err) != 0)
+            goto fail;
+    }
+    if (!speed || !speed_model)
+        return 0;
+    snprintf(name, sizeof name, "speed-%s", model_names[which]);
+    if (word(&w, speed_model, err) != 0 || (speed_drop && option(&w, "drop", speed_drop, err) != 0) ||
+        options_of(&w, e, speed, NULL, err) != 0 || stage(&e->speed[which], e, name, "eval speed", &w, false, NULL, err) != 0)
+        goto fail;
+    return 0;
+fail:
+    words_free(&w);
+    return -1;
+}
+
+/* "5,13,14": what the prune stage dropped. */
+static void drop_list(char *text, size_t n, const json_t *dropped)
+{
+    size_t i, at = 0;
+    json_t *v;
+    text[0] = 0;
+    json_array_foreach(dropped, i, v)
+        at += (size_t)snprintf(text + at, at < n ? n - at : 0, "%s%lld", i ? "," : "", (long long)json_integer_value(v));
+}
+
+static int run_stages(struct experiment *e, struct err *err)
+{
+    const char *given = NULL;
+    char *model = NULL, *pruned = in_out(e, "pruned", err), *adapter = in_out(e, "retrain", err), *merged = in_out(e, "merged", err);
+    char dropped[1024];
+    int rc = -1;
+    if (!pruned || !adapter || !merged || json_get_string(&given, e->config, "model", e->config_path, err) != 0)
+        goto done;
+    if (!given) {
+        err_set(err, "%s: \"model\" was expected", e->config_path);
+        goto done;
+    }
+    if (!(model = beside_config(e, given, err)) || run_score(e, model, err) != 0 || run_prune(e, model, pruned, err) != 0 ||
+        run_train(e, pruned, adapter, err) != 0 || run_merge(e, pruned, adapter, merged, err) != 0)
+        goto done;
+    /* Speed is compared within one file format: the pruned model as the original file without those blocks. */
+    drop_list(dropped, sizeof dropped, json_object_get(e->prune, "dropped"));
+    if (run_evaluation(e, INTACT, model, model, NULL, err) != 0 || run_evaluation(e, PRUNED, pruned, model, dropped, err) != 0 ||
+        run_evaluation(e, RETRAINED, merged, NULL, NULL, err) != 0)
+        goto done;
+    rc = experiment_write_evaluation(e, err) == 0 ? experiment_write_report(e, err) : -1;
+done:
+    free(model);
+    free(pruned);
+    free(adapter);
+    free(merged);
+    return rc;
+}
+
+/* The sections that run_stages relies on, with the counts it takes from them. */
+static int check_config(struct experiment *e, struct err *err)
+{
+    static const char *const known[] = {"title", "model", "score", "prune", "train", "merge", "eval", "generate"};
+    const char *name;
+    json_t *v;
+    size_t i;
+    if (!json_is_object(e->config))
+        return err_set(err, "%s: a JSON object was expected", e->config_path);
+    json_object_foreach(e->config, name, v) {
+        size_t k = 0;
+        while (k < sizeof known / sizeof *known && strcmp(name, known[k]))
+            k++;
+        if (k == sizeof known / sizeof *known)
+            return err_set(err, "%s: unknown section \"%s\"", e->config_path, name);
+        if (k >= 2 && !json_is_object(v))
+            return err_set(err, "%s: \"%s\": an object was expected", e->config_path, name);
+    }
+    const json_t *texts = json_object_get(section(e, "eval"), "texts"), *prompts = json_object_get(section(e, "generate"), "prompts");
+    e->n_texts = (int64_t)json_array_size(texts);
+    e->n_prompts = (int64_t)json_array_size(prompts);
+    if (e->n_texts < 1 || e->n_texts > MAX_TEXTS || e->n_prompts > MAX_PROMPTS)
+        return err_set(err, "%s: \"eval\" needs 1 to %d \"texts\", \"generate\" at most %d \"prompts\"", e->config_path, MAX_TEXTS, MAX_PROMPTS);
+    json_array_foreach(prompts, i, v)
+        if (!json_is_string(v))
+            return err_set(err, "%s: \"prompts\": strings were expected", e->config_path);
+    return 0;
+}
+
+static void release(struct experiment *e)
+{
+    json_decref(e->score);
+    json_decref(e->prune);
+    json_decref(e->train);
+    for (int m = 0; m < N_MODELS; m++) {
+        json_decref(e->inspect[m]);
+        json_decref(e->speed[m]);
+        for (int i = 0; i < MAX_TEXTS; i++)
+            json_decref(e->ppl[m][i]);
+        for (int i = 0; i < MAX_PROMPTS; i++)
+            json_decref(e->sample[m][i]);
+    }
+    json_decref(e->config);
+}
+
+int cmd_run(struct cli *cli, struct err *err)
+{
+    const char *out = NULL;
+    bool resume = false;
+    struct opt own[] = {
+        {OPT_STRING, "out", &out, "DIR", "folder for everything the experiment makes"},
+        {OPT_FLAG, "resume", &resume, NULL, "go on after an interruption (which a plain run does too)"},
+        {.kind = OPT_END},
+    };
+    struct opt_words words;
+    struct common o;
+    int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "CONFIG --out DIR", err);
+    if (rc != 0)
+        return rc > 0 ? 0 : -1;
+    if (!out)
+        return err_usage(err, "run needs --out");
+    struct experiment e = {.cli = cli, .config_path = words.word[0], .out = out, .config = json_read(words.word[0], err)};
+    char *stages = path_join(out, "stages", err), *report = path_join(out, "report.html", err);
+    rc = e.config && stages && report && check_config(&e, err) == 0 && dir_make(stages, err) == 0 ? run_stages(&e, err) : -1;
+    if (rc == 0) {
+        cli->result = json_pack("{ss sI}", "report", report, "stages_reused", (json_int_t)e.reused);
+        if (cli->out && !cli->json) {
+            fprintf(cli->out, "%-10s %14s", "", "parameters");
+            for (int64_t i = 0; i < e.n_texts; i++)
+                fprintf(cli->out, "  %s", json_string_value(json_object_get(json_array_get(json_object_get(section(&e, "eval"), "texts"), (size_t)i), "name")));
+            for (int m = 0; m < N_MODELS; m++) {
+                fprintf(cli->out, "\n%-10s %12.2f M", model_names[m], 1e-6 * (double)json_integer_value(json_object_get(e.inspect[m], "n_params")));
+                for (int64_t i = 0; i < e.n_texts; i++)
+                    fprintf(cli->out, "  ppl %.2f", json_real_value(json_object_get(e.ppl[m][i], "ppl")));
+            }
+            fputc('\n', cli->out);
+        }
+    }
+    free(stages);
+    free(report);
+    release(&e);
+    return rc;
+}

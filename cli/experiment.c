@@ -1,0 +1,246 @@
+/* What an experiment leaves when its stages are done: evaluation.json, evaluation.h5 and report.html. */
+#include "cli/experiment.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/report.h"
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/io/h5.h"
+#include "prune/scores.h"
+
+static const char *text_name(const struct experiment *e, int64_t i)
+{
+    const json_t *text = json_array_get(json_object_get(json_object_get(e->config, "eval"), "texts"), (size_t)i);
+    const char *name = json_string_value(json_object_get(text, "name"));
+    return name ? name : path_base(json_string_value(json_object_get(e->ppl[INTACT][i], "text")));
+}
+
+static double number(const json_t *obj, const char *key)
+{
+    const json_t *v = json_object_get(obj, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+
+static int write_json(const struct experiment *e, const char *path, struct err *err)
+{
+    json_t *root = json_object();
+    for (int m = 0; m < N_MODELS; m++) {
+        json_t *texts = json_object(), *samples = json_array();
+        for (int64_t i = 0; i < e->n_texts; i++)
+            json_object_set(texts, text_name(e, i), e->ppl[m][i]);
+        for (int64_t i = 0; i < e->n_prompts; i++)
+            json_array_append(samples, json_object_get(e->sample[m][i], "text"));
+        json_t *one = json_pack("{sO so so}", "model", e->inspect[m], "texts", texts, "samples", samples);
+        if (e->speed[m])
+            json_object_set(one, "speed", e->speed[m]);
+        json_object_set_new(root, model_names[m], one);
+    }
+    int rc = json_write(path, root, err);
+    json_decref(root);
+    return rc;
+}
+
+static int put_model(struct h5_writer *w, const struct experiment *e, int m, struct err *err)
+{
+    double ppl[MAX_TEXTS], nll[MAX_TEXTS], speed = number(e->speed[m], "decode_tok_s");
+    int64_t scored[MAX_TEXTS], params = json_integer_value(json_object_get(e->inspect[m], "n_params"));
+    char name[64];
+    for (int64_t i = 0; i < e->n_texts; i++) {
+        ppl[i] = number(e->ppl[m][i], "ppl");
+        nll[i] = number(e->ppl[m][i], "nll");
+        scored[i] = json_integer_value(json_object_get(e->ppl[m][i], "tokens_scored"));
+    }
+    struct { const char *name; const double *f; const int64_t *i; int n_dims; } sets[] = {
+        {"ppl", ppl, NULL, 1}, {"nll", nll, NULL, 1}, {"tokens_scored", NULL, scored, 1}, {"params", NULL, &params, 0}, {"decode_tok_s", &speed, NULL, 0},
+    };
+    for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
+        snprintf(name, sizeof name, "%s/%s", model_names[m], sets[k].name);
+        if ((sets[k].f ? h5_put_f64(w, name, sets[k].f, &e->n_texts, sets[k].n_dims, err)
+                       : h5_put_i64(w, name, sets[k].i, &e->n_texts, sets[k].n_dims, err)) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int write_h5(const struct experiment *e, const char *path, struct err *err)
+{
+    struct h5_writer w;
+    const char *texts[MAX_TEXTS];
+    for (int64_t i = 0; i < e->n_texts; i++)
+        texts[i] = text_name(e, i);
+    if (h5_writer_open(&w, path, err) != 0)
+        return -1;
+    int rc = h5_put_strings(&w, "texts", texts, e->n_texts, err) == 0 && h5_put_strings(&w, "models", model_names, N_MODELS, err) == 0 &&
+                     h5_attr_json(&w, e->prune, err) == 0
+                 ? 0
+                 : -1;
+    for (int m = 0; m < N_MODELS && rc == 0; m++)
+        rc = put_model(&w, e, m, err);
+    if (rc == 0)
+        return h5_writer_commit(&w, err);
+    h5_writer_abort(&w);
+    return -1;
+}
+
+int experiment_write_evaluation(const struct experiment *e, struct err *err)
+{
+    char *json = path_join(e->out, "evaluation.json", err), *h5 = path_join(e->out, "evaluation.h5", err);
+    int rc = json && h5 && write_json(e, json, err) == 0 ? write_h5(e, h5, err) : -1;
+    free(json);
+    free(h5);
+    return rc;
+}
+
+/* ---- the report ---- */
+
+/* Everything the report borrows, so that it can be released together. */
+struct sheet {
+    struct report r;
+    struct scores scores;
+    bool *dropped, *protected_;
+    double *loss, *lr, *eval_loss;
+    int64_t *eval_step;
+    struct report_model models[N_MODELS];
+    double ppl[N_MODELS][MAX_TEXTS];
+    const char *texts[MAX_TEXTS], *prompts[MAX_PROMPTS], *continuations[MAX_PROMPTS * N_MODELS];
+    const char *facts[12][2];
+    char numbers[4][64];
+};
+
+static int sheet_scores(struct sheet *s, const struct experiment *e, struct err *err)
+{
+    char *path = path_join(e->out, "scores.json", err);
+    int rc = path ? scores_read(&s->scores, path, err) : -1;
+    free(path);
+    if (rc != 0)
+        return -1;
+    int64_t n = s->scores.n_blocks;
+    s->dropped = calloc((size_t)n, sizeof *s->dropped);
+    s->protected_ = calloc((size_t)n, sizeof *s->protected_);
+    if (!s->dropped || !s->protected_)
+        return err_set(err, "out of memory");
+    size_t i;
+    json_t *v;
+    json_array_foreach(json_object_get(e->prune, "dropped"), i, v) s->dropped[json_integer_value(v)] = true;
+    int64_t first = (int64_t)number(e->prune, "keep_first"), last = (int64_t)number(e->prune, "keep_last");
+    for (int64_t k = 0; k < n; k++)
+        s->protected_[k] = k < first || k >= n - last;
+    s->r.criterion = s->scores.criterion;
+    s->r.n_blocks = n;
+    s->r.score = s->scores.score;
+    s->r.base_ppl = number(e->score, "base_ppl");
+    s->r.dropped = s->dropped;
+    s->r.protected_ = s->protected_;
+    return 0;
+}
+
+static int sheet_curves(struct sheet *s, const struct experiment *e, struct err *err)
+{
+    int64_t dims[4];
+    int n_dims;
+    char *path = path_join(e->out, "retrain/train.h5", err);
+    int rc = path && h5_read_f64(&s->loss, dims, &n_dims, path, "loss", err) == 0 &&
+                     h5_read_f64(&s->lr, dims, &n_dims, path, "lr", err) == 0
+                 ? 0
+                 : -1;
+    s->r.n_steps = rc == 0 ? dims[0] : 0;
+    if (rc == 0)
+        rc = h5_read_f64(&s->eval_loss, dims, &n_dims, path, "eval/loss", err) == 0 &&
+                     h5_read_i64(&s->eval_step, dims, &n_dims, path, "eval/step", err) == 0
+                 ? 0
+                 : -1;
+    s->r.n_evals = rc == 0 ? dims[0] : 0;
+    s->r.loss = s->loss;
+    s->r.lr = s->lr;
+    s->r.eval_loss = s->eval_loss;
+    s->r.eval_step = s->eval_step;
+    free(path);
+    return rc;
+}
+
+static void sheet_models(struct sheet *s, const struct experiment *e)
+{
+    for (int m = 0; m < N_MODELS; m++) {
+        double speed = number(e->speed[m], "decode_tok_s");
+        for (int64_t i = 0; i < e->n_texts; i++)
+            s->ppl[m][i] = number(e->ppl[m][i], "ppl");
+        s->models[m] = (struct report_model){model_names[m], json_integer_value(json_object_get(e->inspect[m], "n_params")),
+                                             json_integer_value(json_object_get(e->inspect[m], "n_blocks")), s->ppl[m],
+                                             isnan(speed) ? 0 : speed};
+        for (int64_t i = 0; i < e->n_prompts; i++)
+            s->continuations[i * N_MODELS + m] = json_string_value(json_object_get(e->sample[m][i], "text"));
+    }
+    for (int64_t i = 0; i < e->n_texts; i++)
+        s->texts[i] = text_name(e, i);
+    for (int64_t i = 0; i < e->n_prompts; i++)
+        s->prompts[i] = json_string_value(json_array_get(json_object_get(json_object_get(e->config, "generate"), "prompts"), (size_t)i));
+    s->r.n_models = N_MODELS;
+    s->r.models = s->models;
+    s->r.n_texts = e->n_texts;
+    s->r.text_names = s->texts;
+    s->r.n_prompts = e->n_prompts;
+    s->r.prompts = s->prompts;
+    s->r.continuations = s->continuations;
+}
+
+static void add_fact(struct sheet *s, const char *name, const char *value)
+{
+    if (!value)
+        return;
+    s->facts[s->r.n_facts][0] = name;
+    s->facts[s->r.n_facts++][1] = value;
+}
+
+static void sheet_facts(struct sheet *s, const struct experiment *e)
+{
+    static const char *const from_score[][2] = {{"model", "model"}, {"model hash", "model_hash"}, {"weights", "dtype"},
+                                                {"instruction set", "isa"}, {"OpenBLAS kernels", "blas"},
+                                                {"espalier", "program_version"}};
+    for (size_t i = 0; i < sizeof from_score / sizeof *from_score; i++)
+        add_fact(s, from_score[i][0], json_string_value(json_object_get(e->score, from_score[i][1])));
+    snprintf(s->numbers[0], sizeof s->numbers[0], "%.0f", number(e->score, "threads"));
+    add_fact(s, "threads", s->numbers[0]);
+    snprintf(s->numbers[1], sizeof s->numbers[1], "%.1f s", number(e->score, "wall_seconds"));
+    add_fact(s, "scoring took", s->numbers[1]);
+    snprintf(s->numbers[2], sizeof s->numbers[2], "%.1f s, %.0f tokens/s", number(e->train, "wall_seconds"), number(e->train, "tokens_per_s"));
+    add_fact(s, "retraining took", s->numbers[2]);
+    snprintf(s->numbers[3], sizeof s->numbers[3], "%.0f MiB", number(e->train, "peak_rss_bytes") / (1 << 20));
+    add_fact(s, "peak memory", s->numbers[3]);
+    s->r.facts = s->facts;
+}
+
+int experiment_write_report(const struct experiment *e, struct err *err)
+{
+    struct sheet *s = calloc(1, sizeof *s);
+    char *path = path_join(e->out, "report.html", err);
+    int rc = -1;
+    if (!s || !path) {
+        err_set(err, "out of memory");
+        goto done;
+    }
+    s->r.title = json_string_value(json_object_get(e->config, "title"));
+    if (!s->r.title)
+        s->r.title = "espalier: pruned in depth and retrained";
+    s->r.subtitle = json_string_value(json_object_get(e->score, "model"));
+    if (sheet_scores(s, e, err) != 0 || sheet_curves(s, e, err) != 0)
+        goto done;
+    sheet_models(s, e);
+    sheet_facts(s, e);
+    rc = report_write(&s->r, path, err);
+done:
+    if (s) {
+        scores_free(&s->scores);
+        free(s->dropped);
+        free(s->protected_);
+        free(s->loss);
+        free(s->lr);
+        free(s->eval_loss);
+        free(s->eval_step);
+    }
+    free(s);
+    free(path);
+    return rc;
+}

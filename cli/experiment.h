@@ -1,0 +1,36 @@
+/* An experiment: the stages of one configuration file, what they produced, and where it lies. */
+#ifndef ESPALIER_CLI_EXPERIMENT_H
+#define ESPALIER_CLI_EXPERIMENT_H
+
+#include "cli/cli.h"
+
+enum { MAX_WORDS = 96, MAX_TEXTS = 8, MAX_PROMPTS = 16, N_MODELS = 3 };
+
+/* The three models of an experiment, in the order they come about. */
+enum which_model { INTACT, PRUNED, RETRAINED };
+
+struct experiment {
+    const struct cli *cli;
+    const char *config_path;
+    const char *out;
+    json_t *config;
+    char key[65];   /* chain of hashes over the stages so far: a stage is reused only if all before it were the same */
+    int64_t reused; /* stages that were done already */
+
+    json_t *score, *prune, *train;            /* results of the stages */
+    json_t *inspect[N_MODELS];
+    int64_t n_texts, n_prompts;
+    json_t *ppl[N_MODELS][MAX_TEXTS];
+    json_t *speed[N_MODELS];                  /* NULL where not measured */
+    json_t *sample[N_MODELS][MAX_PROMPTS];
+};
+
+/* evaluation.json and evaluation.h5 in the experiment's folder. */
+int experiment_write_evaluation(const struct experiment *e, struct err *err);
+
+/* report.html in the experiment's folder, from the results and the curves on disk. */
+int experiment_write_report(const struct experiment *e, struct err *err);
+
+extern const char *const model_names[N_MODELS]; /* "intact", "pruned", "retrained" */
+
+#endif

@@ -1,0 +1,148 @@
+#include <math.h>
+#include <string.h>
+
+#include "cli/report_impl.h"
+
+/* Length of the valid UTF-8 sequence at s, or 0: no overlong forms, surrogates or code points past U+10FFFF (RFC 3629). */
+static int utf8_length(const unsigned char *s)
+{
+    if (s[0] < 0x80)
+        return 1;
+    int n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : s[0] >= 0xF0 && s[0] <= 0xF4 ? 4 : 0;
+    for (int i = 1; i < n; i++)
+        if ((s[i] & 0xC0) != 0x80) /* the closing NUL ends here too */
+            return 0;
+    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) ||
+        (s[0] == 0xF4 && s[1] > 0x8F))
+        return 0;
+    return n;
+}
+
+void html_text(FILE *f, const char *text)
+{
+    static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
+    for (const unsigned char *s = (const unsigned char *)text; s && *s;) {
+        int n = utf8_length(s);
+        bool control = n == 1 && (*s < 0x20 || *s == 0x7F) && *s != '\n' && *s != '\t';
+        if (n == 0 || control)
+            fputs(replacement, f);
+        else if (*s == '&')
+            fputs("&amp;", f);
+        else if (*s == '<')
+            fputs("&lt;", f);
+        else if (*s == '>')
+            fputs("&gt;", f);
+        else if (*s == '"')
+            fputs("&quot;", f);
+        else if (*s == '\'')
+            fputs("&#39;", f);
+        else
+            fwrite(s, 1, (size_t)n, f);
+        s += n ? n : 1;
+    }
+}
+
+/* "1234567" -> "1,234,567". */
+static void group_thousands(char out[NUMBER_SIZE], const char *digits)
+{
+    size_t n = strlen(digits), k = 0;
+    for (size_t i = 0; i < n && k + 2 < NUMBER_SIZE; i++) {
+        out[k++] = digits[i];
+        if (digits[i] != '-' && i + 1 < n && (n - 1 - i) % 3 == 0)
+            out[k++] = ',';
+    }
+    out[k] = 0;
+}
+
+/* 10 to a power in typographic form, after a mantissa with `decimals`, or alone with decimals < 0. */
+static void power_of_ten(char out[NUMBER_SIZE], double mantissa, int exponent, int decimals)
+{
+    static const char *const superscript[10] = {"⁰", "¹", "²", "³", "⁴", "⁵", "⁶", "⁷", "⁸", "⁹"};
+    char digits[16];
+    int n = decimals < 0 ? snprintf(out, NUMBER_SIZE, "10") : snprintf(out, NUMBER_SIZE, "%.*f × 10", decimals, mantissa);
+    snprintf(digits, sizeof digits, "%d", exponent);
+    for (const char *d = digits; *d; d++)
+        n += snprintf(out + n, (size_t)(NUMBER_SIZE - n), "%s", *d == '-' ? "⁻" : superscript[*d - '0']);
+}
+
+const char *number_plain(char out[NUMBER_SIZE], double v)
+{
+    char digits[32];
+    double size = fabs(v);
+    int exponent = 0;
+    if (isnan(v)) {
+        strcpy(out, "n/a");
+    } else if (isinf(v)) {
+        strcpy(out, v > 0 ? "∞" : "−∞");
+    } else if (size >= 999999.5 || (size > 0 && size < 0.0005)) {
+        exponent = (int)floor(log10(size));
+        double mantissa = v / pow(10, exponent);
+        if (fabs(mantissa) >= 9.995) { /* would print as 10.00 */
+            mantissa /= 10;
+            exponent++;
+        }
+        power_of_ten(out, mantissa, exponent, 2);
+    } else if (size >= 999.995) {
+        snprintf(digits, sizeof digits, "%.0f", v);
+        group_thousands(out, digits);
+    } else {
+        snprintf(out, NUMBER_SIZE, "%.*f", size >= 1 || size == 0 ? 2 : 4, v);
+    }
+    return out;
+}
+
+const char *number_count(char out[NUMBER_SIZE], int64_t n)
+{
+    static const struct {
+        double unit;
+        const char *name;
+    } scale[] = {{1e12, "T"}, {1e9, "B"}, {1e6, "M"}};
+    for (size_t i = 0; i < sizeof scale / sizeof *scale; i++) {
+        double v = (double)n / scale[i].unit;
+        if (v >= 0.9995) {
+            snprintf(out, NUMBER_SIZE, "%.*f %s", v < 9.995 ? 2 : 1, v, scale[i].name);
+            return out;
+        }
+    }
+    char digits[32];
+    snprintf(digits, sizeof digits, "%lld", (long long)n);
+    group_thousands(out, digits);
+    return out;
+}
+
+const char *number_change(char out[NUMBER_SIZE], double v, double from)
+{
+    double ratio = v / from, percent = 100 * (ratio - 1);
+    char times[NUMBER_SIZE];
+    if (!(from > 0) || !isfinite(ratio)) {
+        *out = 0;
+    } else if (ratio >= 9.995) { /* a percentage is hard to read from here on */
+        if (ratio >= 999.5)
+            number_plain(times, ratio);
+        else
+            snprintf(times, sizeof times, "%.*f", ratio < 99.95 ? 1 : 0, ratio);
+        snprintf(out, NUMBER_SIZE, "×%.40s", times);
+    } else if (fabs(percent) < 0.05) {
+        strcpy(out, "±0 %");
+    } else {
+        snprintf(out, NUMBER_SIZE, "%s%.1f %%", percent < 0 ? "−" : "+", fabs(percent));
+    }
+    return out;
+}
+
+const char *number_tick(char out[NUMBER_SIZE], double v)
+{
+    double exponent = v == 0 ? 0 : floor(log10(fabs(v)) + 1e-9), mantissa = v / pow(10, exponent);
+    char digits[32];
+    if (exponent >= 6 || exponent <= -4) {
+        bool alone = fabs(mantissa - 1) < 1e-6;
+        power_of_ten(out, mantissa, (int)exponent, alone ? -1 : fabs(mantissa - round(mantissa)) < 1e-6 ? 0 : 1);
+        return out;
+    }
+    snprintf(digits, sizeof digits, "%.10g", v);
+    if (fabs(v) >= 1000 && !strchr(digits, '.'))
+        group_thousands(out, digits);
+    else
+        snprintf(out, NUMBER_SIZE, "%s", digits);
+    return out;
+}

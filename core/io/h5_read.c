@@ -1,0 +1,253 @@
+#include <fcntl.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/mem.h"
+#include "core/io/h5_impl.h"
+
+enum { MAX_STRING = 64 << 20 }; /* bytes of a fixed-length string attribute that we believe */
+
+static herr_t refuse_link(const char *parent_file, const char *parent_group, const char *child_file, const char *child,
+                          unsigned *flags, hid_t access, void *data)
+{
+    (void)parent_file, (void)parent_group, (void)child_file, (void)child, (void)flags, (void)access, (void)data;
+    return -1;
+}
+
+/* A property list for opening objects that follows no link into another file: a result file decides nothing about what else
+ * is read. */
+static hid_t access_within_file(hid_t class)
+{
+    hid_t p = H5Pcreate(class);
+    if (p >= 0 && H5Pset_elink_cb(p, refuse_link, NULL) < 0) {
+        h5_release(p);
+        return H5I_INVALID_HID;
+    }
+    return p;
+}
+
+static hid_t open_file(const char *path, struct err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* for a plain reason where there is no file, or no right to it */
+    struct stat st;
+    if (fd < 0)
+        return err_errno(err, "%s", path);
+    int rc = fstat(fd, &st);
+    close(fd);
+    if (rc != 0 || !S_ISREG(st.st_mode))
+        return err_set(err, "%s: a regular file was expected", path);
+    if (H5Fis_hdf5(path) <= 0)
+        return err_set(err, "%s: not an HDF5 file", path);
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    return file < 0 ? h5_fail(err, path, "/", "cannot open") : file;
+}
+
+/* Whether a dataset's values are in its own file, as numbers. */
+static int check_dataset(hid_t set, const char *path, const char *name, struct err *err)
+{
+    int rc = -1;
+    hid_t store = H5Dget_create_plist(set), type = H5Dget_type(set);
+    if (store < 0 || type < 0) {
+        h5_fail(err, path, name, "cannot read how it is stored");
+        goto done;
+    }
+    if (H5Pget_layout(store) == H5D_VIRTUAL || H5Pget_external_count(store) != 0) {
+        err_set(err, "%s: \"%s\": keeps its data in other files, which is not followed", path, name);
+        goto done;
+    }
+    if (H5Tget_class(type) != H5T_INTEGER && H5Tget_class(type) != H5T_FLOAT) {
+        err_set(err, "%s: \"%s\": integers or floats were expected, found another type", path, name);
+        goto done;
+    }
+    rc = 0;
+done:
+    h5_release(type);
+    h5_release(store);
+    return rc;
+}
+
+static int read_shape(int64_t dims[H5_MAX_DIMS], int *n_dims, hsize_t *n, hid_t space, const char *path, const char *name,
+                      struct err *err)
+{
+    hsize_t d[H5S_MAX_RANK];
+    int rank = H5Sget_simple_extent_ndims(space);
+    if (rank < 0 || rank > H5_MAX_DIMS)
+        return err_set(err, "%s: \"%s\": 0 to %d dims were expected, found %d", path, name, H5_MAX_DIMS, rank);
+    H5Sget_simple_extent_dims(space, d, NULL);
+    if (H5Sget_simple_extent_type(space) == H5S_NULL) { /* h5py's Empty */
+        rank = 1;
+        d[0] = 0;
+    }
+    for (int i = 0; i < H5_MAX_DIMS; i++) {
+        if (i < rank && d[i] > INT64_MAX)
+            return err_set(err, "%s: \"%s\": dim %d is too large", path, name, i);
+        dims[i] = i < rank ? (int64_t)d[i] : 1;
+    }
+    *n_dims = rank;
+    return h5_shape(d, n, dims, rank, path, name, err);
+}
+
+/* The two element types of this reader; they share a size, so that floats can be turned into integers in place. */
+union number {
+    double real;
+    int64_t whole;
+};
+
+/* Without this HDF5 would clip integers that do not fit. */
+static H5T_conv_ret_t refuse_clipping(H5T_conv_except_t kind, hid_t from, hid_t to, void *value, void *out, void *data)
+{
+    (void)kind, (void)from, (void)to, (void)value, (void)out;
+    *(bool *)data = true;
+    return H5T_CONV_ABORT;
+}
+
+static int to_whole(union number *v, hsize_t n, const char *path, const char *name, struct err *err)
+{
+    for (hsize_t i = 0; i < n; i++) {
+        double x = v[i].real;
+        if (!(x >= -0x1p63 && x < 0x1p63) || x != floor(x)) /* not so for NaN either */
+            return err_set(err, "%s: \"%s\": whole numbers of 64 bits were expected, found %g", path, name, x);
+        v[i].whole = (int64_t)x;
+    }
+    return 0;
+}
+
+/* Reads a dataset's n numbers as doubles or as integers. Floats become integers here, not in HDF5, which would truncate
+ * fractions and turn NaN into 0 (and, in 1.10, takes whole big-endian floats for fractions where it is asked to object). */
+static int read_values(union number *v, hsize_t n, hid_t set, bool whole, const char *path, const char *name, struct err *err)
+{
+    int rc = -1;
+    bool clipped = false;
+    hid_t type = H5Dget_type(set), transfer = H5Pcreate(H5P_DATASET_XFER);
+    bool stored_whole = H5Tget_class(type) == H5T_INTEGER;
+    if (transfer < 0 || (whole && stored_whole && H5Pset_type_conv_cb(transfer, refuse_clipping, &clipped) < 0) ||
+        H5Dread(set, whole && stored_whole ? H5T_NATIVE_INT64 : H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, transfer, v) < 0) {
+        if (clipped)
+            err_set(err, "%s: \"%s\": integers of at most 63 bits and a sign were expected, found a larger one", path, name);
+        else
+            h5_fail(err, path, name, "cannot read the dataset");
+        goto done;
+    }
+    rc = whole && !stored_whole ? to_whole(v, n, path, name, err) : 0;
+done:
+    h5_release(transfer);
+    h5_release(type);
+    return rc;
+}
+
+static int read_dataset(union number **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, bool whole,
+                        struct err *err)
+{
+    hid_t access = H5I_INVALID_HID, set = H5I_INVALID_HID, space = H5I_INVALID_HID;
+    hsize_t n;
+    int rc = -1;
+    *data = NULL;
+    hid_t file = open_file(path, err);
+    if (file < 0)
+        return -1;
+    access = access_within_file(H5P_DATASET_ACCESS);
+    if (access < 0 || (set = H5Dopen2(file, name, access)) < 0 || (space = H5Dget_space(set)) < 0) {
+        h5_fail(err, path, name, "a dataset was expected");
+        goto done;
+    }
+    if (check_dataset(set, path, name, err) != 0 || read_shape(dims, n_dims, &n, space, path, name, err) != 0)
+        goto done;
+    *data = mem_alloc(n, sizeof **data, err);
+    if (!*data || (n > 0 && read_values(*data, n, set, whole, path, name, err) != 0))
+        goto done;
+    rc = 0;
+done:
+    if (rc != 0) {
+        free(*data);
+        *data = NULL;
+    }
+    h5_release(space);
+    h5_release(set);
+    h5_release(access);
+    h5_release(file);
+    return rc;
+}
+
+int h5_read_f64(double **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)
+{
+    struct quiet q = h5_quiet_begin();
+    union number *p;
+    int rc = read_dataset(&p, dims, n_dims, path, name, false, err);
+    *data = (void *)p;
+    return h5_quiet_end(q, rc);
+}
+
+int h5_read_i64(int64_t **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)
+{
+    struct quiet q = h5_quiet_begin();
+    union number *p;
+    int rc = read_dataset(&p, dims, n_dims, path, name, true, err);
+    *data = (void *)p;
+    return h5_quiet_end(q, rc);
+}
+
+/* The one string of an attribute that is known to hold one, of fixed or variable length; NULL and an error otherwise. */
+static char *read_string(hid_t attr, hid_t type, const char *path, const char *name, struct err *err)
+{
+    char *s = NULL;
+    if (H5Tis_variable_str(type) > 0) {
+        char *theirs = NULL;
+        if (H5Aread(attr, type, &theirs) < 0) {
+            h5_fail(err, path, name, "cannot read the attribute");
+            return NULL;
+        }
+        s = strdup(theirs ? theirs : ""); /* h5py stores an empty string as no string */
+        H5free_memory(theirs);
+        if (!s)
+            err_set(err, "out of memory");
+        return s;
+    }
+    size_t n = H5Tget_size(type);
+    if (n == 0 || n > MAX_STRING) {
+        err_set(err, "%s: \"%s\": a string of at most %d bytes was expected, found %zu", path, name, MAX_STRING, n);
+        return NULL;
+    }
+    s = mem_alloc(n + 1, 1, err);
+    if (s && H5Aread(attr, type, s) < 0) {
+        h5_fail(err, path, name, "cannot read the attribute");
+        free(s);
+        s = NULL;
+    }
+    return s;
+}
+
+static int read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err)
+{
+    hid_t access = H5I_INVALID_HID, attr = H5I_INVALID_HID, type = H5I_INVALID_HID, space = H5I_INVALID_HID;
+    *out = NULL;
+    hid_t file = open_file(path, err);
+    if (file < 0)
+        return -1;
+    access = access_within_file(H5P_LINK_ACCESS);
+    if (access < 0 || (attr = H5Aopen_by_name(file, object, name, H5P_DEFAULT, access)) < 0 || (type = H5Aget_type(attr)) < 0 ||
+        (space = H5Aget_space(attr)) < 0) {
+        h5_fail(err, path, name, "an attribute was expected");
+        goto done;
+    }
+    if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) {
+        err_set(err, "%s: \"%s\": an attribute with one string was expected, found another type or number of values", path, name);
+        goto done;
+    }
+    *out = read_string(attr, type, path, name, err);
+done:
+    h5_release(space);
+    h5_release(type);
+    h5_release(attr);
+    h5_release(access);
+    h5_release(file);
+    return *out ? 0 : -1;
+}
+
+int h5_read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err)
+{
+    struct quiet q = h5_quiet_begin();
+    return h5_quiet_end(q, read_attr_string(out, path, object, name, err));
+}

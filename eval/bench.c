@@ -1,0 +1,69 @@
+#include "eval/bench.h"
+
+#include <stdlib.h>
+
+#include "core/base/progress.h"
+
+enum { TRIES = 7, SIDE = 1536 };
+
+struct job {
+    const struct compute *c;
+    float *a, *b, *out; /* [threads][SIDE, SIDE] */
+    const float *data;
+    int64_t per_task; /* floats */
+    float *sums;
+};
+
+static void sgemm_task(void *arg, int64_t task, int worker)
+{
+    (void)worker;
+    const struct job *j = arg;
+    int64_t n = (int64_t)SIDE * SIDE;
+    gemm(j->c, j->out + task * n, SIDE, j->a + task * n, SIDE, j->b + task * n, SIDE, SIDE, SIDE, SIDE, 1, 0, GEMM_TRANS_B);
+}
+
+double bench_sgemm_peak(const struct compute *c, struct err *err)
+{
+    int64_t threads = pool_threads(c->pool), n = threads * SIDE * SIDE;
+    struct arena arena = {0};
+    double best = 0;
+    struct job j = {.c = c, .a = arena_alloc(&arena, (size_t)n, sizeof(float), err), .b = arena_alloc(&arena, (size_t)n, sizeof(float), err),
+                    .out = arena_alloc(&arena, (size_t)n, sizeof(float), err)};
+    for (int64_t i = 0; j.a && j.b && i < n; i++) {
+        j.a[i] = (float)(i % 7) - 3;
+        j.b[i] = (float)(i % 5) - 2;
+    }
+    for (int k = 0; j.a && j.b && j.out && k < TRIES; k++) {
+        double start = clock_seconds();
+        pool_run(c->pool, sgemm_task, &j, threads);
+        double rate = 2.0 * SIDE * SIDE * SIDE * (double)threads / (clock_seconds() - start);
+        best = rate > best ? rate : best;
+    }
+    arena_free(&arena);
+    return best;
+}
+
+static void read_task(void *arg, int64_t task, int worker)
+{
+    (void)worker;
+    const struct job *j = arg;
+    j->sums[task] = j->c->rows->max(j->data + task * j->per_task, j->per_task); /* touches every byte, keeps one result */
+}
+
+double bench_read_bandwidth(const struct compute *c, size_t bytes, struct err *err)
+{
+    enum { TASKS = 64 };
+    float sums[TASKS];
+    struct job j = {.c = c, .per_task = (int64_t)(bytes / sizeof(float) / TASKS), .sums = sums};
+    float *data = mem_alloc((size_t)j.per_task * TASKS, sizeof(float), err);
+    double best = 0;
+    j.data = data;
+    for (int k = 0; data && k < TRIES; k++) {
+        double start = clock_seconds();
+        pool_run(c->pool, read_task, &j, TASKS);
+        double rate = (double)j.per_task * TASKS * sizeof(float) / (clock_seconds() - start);
+        best = rate > best ? rate : best;
+    }
+    free(data);
+    return best;
+}
