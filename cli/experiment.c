@@ -224,7 +224,8 @@ int experiment_write_report(const struct experiment *e, struct err *err)
     s->r.title = json_string_value(json_object_get(e->config, "title"));
     if (!s->r.title)
         s->r.title = "espalier: pruned in depth and retrained";
-    s->r.subtitle = json_string_value(json_object_get(e->score, "model"));
+    const char *model = json_string_value(json_object_get(e->score, "model"));
+    s->r.subtitle = model ? path_base(model) : NULL;
     if (sheet_scores(s, e, err) != 0 || sheet_curves(s, e, err) != 0)
         goto done;
     sheet_models(s, e);
