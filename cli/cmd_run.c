@@ -130,9 +130,9 @@ static json_t *recorded(const char *path, const char *key)
     return result;
 }
 
-/* Runs a command unless its result under the same key is on record. `chained`: later stages build on this one. again: words
- * that are added when the stage has to run and left traces behind; they are not part of the key. */
-static int stage(json_t **result, struct experiment *e, const char *name, const char *command, struct words *w, bool chained,
+/* Runs a command unless its result under the same key is on record. output: what the stage leaves for later ones, which are
+ * then keyed by it; a record without it does not count. again: a flag for running over an earlier run's traces, outside the key. */
+static int stage(json_t **result, struct experiment *e, const char *name, const char *command, struct words *w, const char *output,
                  const char *again, struct err *err)
 {
     char key[65] = "", file[96];
@@ -142,7 +142,7 @@ static int stage(json_t **result, struct experiment *e, const char *name, const 
     snprintf(file, sizeof file, "stages/%s.json", name);
     if (!(path = in_out(e, file, err)))
         goto done;
-    if ((*result = recorded(path, key))) {
+    if ((!output || path_exists(output)) && (*result = recorded(path, key))) {
         e->reused++;
     } else {
         if (!e->cli->quiet)
@@ -155,7 +155,7 @@ static int stage(json_t **result, struct experiment *e, const char *name, const 
         if (rc != 0)
             goto done;
     }
-    if (chained)
+    if (output)
         memcpy(e->key, key, sizeof e->key);
     rc = 0;
 done:
@@ -177,7 +177,7 @@ static int run_score(struct experiment *e, const char *model, struct err *err)
     char *out = in_out(e, "scores.json", err), *copy = in_out(e, "scores.h5", err);
     int rc = out && copy && word(&w, model, err) == 0 && options_of(&w, e, section(e, "score"), NULL, err) == 0 &&
                      option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0
-                 ? stage(&e->score, e, "score", "score", &w, true, NULL, err)
+                 ? stage(&e->score, e, "score", "score", &w, out, NULL, err)
                  : -1;
     words_free(&w);
     free(out);
@@ -191,7 +191,7 @@ static int run_prune(struct experiment *e, const char *model, const char *pruned
     char *scores = in_out(e, "scores.json", err);
     int rc = scores && word(&w, model, err) == 0 && options_of(&w, e, section(e, "prune"), NULL, err) == 0 &&
                      option(&w, "scores", scores, err) == 0 && option(&w, "out", pruned, err) == 0
-                 ? stage(&e->prune, e, "prune", "prune", &w, true, "force", err)
+                 ? stage(&e->prune, e, "prune", "prune", &w, pruned, "force", err)
                  : -1;
     words_free(&w);
     free(scores);
@@ -213,7 +213,7 @@ static int run_train(struct experiment *e, const char *pruned, const char *adapt
     bool resume = same && path_exists(state);
     mark = json_pack("{ss sb}", "key", key, "result", 1);
     if (json_write(started, mark, err) == 0)
-        rc = stage(&e->train, e, "train", "train", &w, true, resume ? "resume" : "force", err);
+        rc = stage(&e->train, e, "train", "train", &w, adapter, resume ? "resume" : "force", err);
 done:
     words_free(&w);
     json_decref(same);
@@ -229,7 +229,7 @@ static int run_merge(struct experiment *e, const char *pruned, const char *adapt
     json_t *result = NULL;
     int rc = word(&w, pruned, err) == 0 && option(&w, "adapter", adapter, err) == 0 &&
                      options_of(&w, e, section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
-                 ? stage(&result, e, "merge", "merge", &w, true, "force", err)
+                 ? stage(&result, e, "merge", "merge", &w, merged, "force", err)
                  : -1;
     words_free(&w);
     json_decref(result);
@@ -245,27 +245,27 @@ static int run_evaluation(struct experiment *e, enum which_model which, const ch
     struct words w = {0};
     char name[64];
     snprintf(name, sizeof name, "inspect-%s", model_names[which]);
-    if (word(&w, model, err) != 0 || stage(&e->inspect[which], e, name, "inspect", &w, false, NULL, err) != 0)
+    if (word(&w, model, err) != 0 || stage(&e->inspect[which], e, name, "inspect", &w, NULL, NULL, err) != 0)
         goto fail;
     for (int64_t i = 0; i < e->n_texts; i++) {
         snprintf(name, sizeof name, "ppl-%s-%lld", model_names[which], (long long)i);
         if (word(&w, model, err) != 0 ||
             options_of(&w, e, json_array_get(texts, (size_t)i), (const char *const[]){"name", NULL}, err) != 0 ||
-            stage(&e->ppl[which][i], e, name, "eval ppl", &w, false, NULL, err) != 0)
+            stage(&e->ppl[which][i], e, name, "eval ppl", &w, NULL, NULL, err) != 0)
             goto fail;
     }
     for (int64_t i = 0; i < e->n_prompts; i++) {
         snprintf(name, sizeof name, "generate-%s-%lld", model_names[which], (long long)i);
         if (word(&w, model, err) != 0 || option(&w, "prompt", json_string_value(json_array_get(prompts, (size_t)i)), err) != 0 ||
             options_of(&w, e, generate, (const char *const[]){"prompts", NULL}, err) != 0 ||
-            stage(&e->sample[which][i], e, name, "generate", &w, false, NULL, err) != 0)
+            stage(&e->sample[which][i], e, name, "generate", &w, NULL, NULL, err) != 0)
             goto fail;
     }
     if (!speed || !speed_model)
         return 0;
     snprintf(name, sizeof name, "speed-%s", model_names[which]);
     if (word(&w, speed_model, err) != 0 || (speed_drop && option(&w, "drop", speed_drop, err) != 0) ||
-        options_of(&w, e, speed, NULL, err) != 0 || stage(&e->speed[which], e, name, "eval speed", &w, false, NULL, err) != 0)
+        options_of(&w, e, speed, NULL, err) != 0 || stage(&e->speed[which], e, name, "eval speed", &w, NULL, NULL, err) != 0)
         goto fail;
     return 0;
 fail:
