@@ -6,7 +6,7 @@
 
 enum {
     FEW_ROWS = 6,       /* up to here: fused decode-and-dot straight from the file's bytes; above: decode once, then sgemm */
-    DOT_CHUNK = 32,     /* weight rows of one fused task */
+    DOT_CHUNK = 64,     /* weight rows of one fused task */
     DECODE_CHUNK = 16,  /* weight rows of one decoding task */
     TILE_ROWS = 256,    /* activations of one sgemm */
     TILE_OUTPUTS = 512, /* outputs of one sgemm */
