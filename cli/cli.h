@@ -62,8 +62,16 @@ void session_close(struct session *s);
 /* What result files record: version, command, model and hash, seed, dtype, compute mode, ISA, threads, wall seconds, peak RSS. */
 json_t *session_facts(const struct session *s, const struct cli *cli, const struct common *o);
 
-/* The dtype that --dtype names for a saved model, or what the model is saved in by itself when name is NULL. */
-int save_dtype(enum dtype *out, const char *name, const struct model *m, struct err *err);
+/* Where and how a command writes a model. */
+struct target {
+    const char *out, *dtype; /* --out DIR, --dtype D (NULL: what model_save_dtype says) */
+    bool force;
+};
+
+/* Writes the session's model (its blocks that run, its adapter merged in, its tokenizer) as a folder, checked; also_write, if
+ * given, adds files of its own to `dir` before the folder gets its name. */
+int session_save(struct session *s, struct cli *cli, const struct target *t,
+                 int (*also_write)(void *arg, const char *dir, struct err *err), void *arg, struct err *err);
 
 /* ---- commands; each returns 0, or -1 and an error ---- */
 

@@ -106,6 +106,21 @@ static int make_adapter(struct lora_set *l, const struct session *s, const struc
     return 0;
 }
 
+static void report(struct cli *cli, const struct train_result *r, const struct lora_set *l, const char *out)
+{
+    double rate = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
+    json_object_update_new(cli->result, json_pack("{ss sI sI sI sf sI}", "out", out, "steps", (json_int_t)r->steps, "rows",
+                                                  (json_int_t)r->rows, "trainable_params", (json_int_t)l->n_params, "tokens_per_s",
+                                                  rate, "tokens", (json_int_t)r->tokens));
+    if (isfinite(r->last_loss))
+        json_object_set_new(cli->result, "last_loss", json_real(r->last_loss));
+    if (isfinite(r->eval_loss))
+        json_object_set_new(cli->result, "eval_loss", json_real(r->eval_loss));
+    if (cli->out && !cli->json)
+        fprintf(cli->out, "%lld steps, loss %.4f -> %.4f, %.0f tokens/s; adapter of %.2f M parameters in %s\n", (long long)r->steps,
+                r->first_loss, r->last_loss, rate, 1e-6 * (double)l->n_params, out);
+}
+
 int cmd_train(struct cli *cli, struct err *err)
 {
     struct train_args a = {.targets = "q,k,v,o,gate,up,down", .loss_average = "micro", .memory = "auto", .rank = 8, .val_size = 2000,
@@ -174,17 +189,7 @@ int cmd_train(struct cli *cli, struct err *err)
     if (rc != 0)
         goto done;
     cli->result = session_facts(&s, cli, &o);
-    json_object_update_new(cli->result,
-                           json_pack("{ss sI sI sI sf sI}", "out", a.out, "steps", (json_int_t)r.steps, "rows", (json_int_t)r.rows,
-                                     "trainable_params", (json_int_t)l.n_params, "tokens_per_s",
-                                     r.seconds > 0 ? (double)r.tokens / r.seconds : 0, "tokens", (json_int_t)r.tokens));
-    if (isfinite(r.last_loss))
-        json_object_set_new(cli->result, "last_loss", json_real(r.last_loss));
-    if (isfinite(r.eval_loss))
-        json_object_set_new(cli->result, "eval_loss", json_real(r.eval_loss));
-    if (cli->out && !cli->json)
-        fprintf(cli->out, "%lld steps, loss %.4f -> %.4f, %.0f tokens/s; adapter of %.2f M parameters in %s\n", (long long)r.steps,
-                r.first_loss, r.last_loss, r.seconds > 0 ? (double)r.tokens / r.seconds : 0, 1e-6 * (double)l.n_params, a.out);
+    report(cli, &r, &l, a.out);
 done:
     instructions_free(&train);
     instructions_free(&eval);
@@ -195,39 +200,30 @@ done:
 
 int cmd_merge(struct cli *cli, struct err *err)
 {
-    const char *out = NULL, *dtype = NULL;
-    bool force = false;
+    struct target t = {0};
     struct opt own[] = {
-        {OPT_STRING, "out", &out, "DIR", "folder for the merged model"},
-        {OPT_STRING, "dtype", &dtype, "D", "f32, f16 or bf16; default the model's own, f16 for quantised ones"},
-        {OPT_FLAG, "force", &force, NULL, "replace DIR if it exists"},
+        {OPT_STRING, "out", &t.out, "DIR", "folder for the merged model"},
+        {OPT_STRING, "dtype", &t.dtype, "D", "f32, f16 or bf16; default the model's own, f16 for quantised ones"},
+        {OPT_FLAG, "force", &t.force, NULL, "replace DIR if it exists"},
         {.kind = OPT_END},
     };
     struct opt_words words;
     struct common o;
     struct session s;
-    struct dir_writer dir = {0};
     int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL --adapter DIR --out DIR", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
-    if (!out || !o.adapter)
+    if (!t.out || !o.adapter)
         return err_usage(err, "merge needs --adapter and --out");
     if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
-    struct save_options save = {.lora = s.adapter, .tokenizer = s.t};
-    rc = -1;
-    if (save_dtype(&save.dtype, dtype, &s.m, err) != 0 || dir_writer_open(&dir, out, force, err) != 0 || model_save(&s.m, &s.c, dir.tmp, &save, &cli->progress, err) != 0 ||
-        dir_writer_commit(&dir, err) != 0)
-        goto done;
-    cli->result = session_facts(&s, cli, &o);
-    json_object_set_new(cli->result, "out", json_string(out));
-    if (cli->out && !cli->json)
-        fprintf(cli->out, "%s with %s merged in: %.2f M parameters, %s, in %s\n", s.m.path, o.adapter, 1e-6 * (double)model_params(&s.m),
-                dtype_table[save.dtype].name, out);
-    rc = 0;
-done:
-    if (rc != 0)
-        dir_writer_abort(&dir);
+    rc = session_save(&s, cli, &t, NULL, NULL, err);
+    if (rc == 0) {
+        cli->result = session_facts(&s, cli, &o);
+        json_object_set_new(cli->result, "out", json_string(t.out));
+        if (cli->out && !cli->json)
+            fprintf(cli->out, "%s with %s merged in: %.2f M parameters in %s\n", s.m.path, o.adapter, 1e-6 * (double)model_params(&s.m), t.out);
+    }
     session_close(&s);
     return rc;
 }

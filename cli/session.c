@@ -100,11 +100,19 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
                      (json_int_t)mem_peak_rss());
 }
 
-int save_dtype(enum dtype *out, const char *name, const struct model *m, struct err *err)
+int session_save(struct session *s, struct cli *cli, const struct target *t,
+                 int (*also_write)(void *arg, const char *dir, struct err *err), void *arg, struct err *err)
 {
-    int t = name ? dtype_from_name(name) : (int)model_save_dtype(m);
-    if (t != DTYPE_F32 && t != DTYPE_F16 && t != DTYPE_BF16)
-        return err_usage(err, "--dtype %s: f32, f16 or bf16 was expected", name);
-    *out = (enum dtype)t;
-    return 0;
+    struct dir_writer dir;
+    int dtype = t->dtype ? dtype_from_name(t->dtype) : (int)model_save_dtype(&s->m);
+    if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
+        return err_usage(err, "--dtype %s: f32, f16 or bf16 was expected", t->dtype);
+    struct save_options save = {(enum dtype)dtype, s->adapter, s->t};
+    if (dir_writer_open(&dir, t->out, t->force, err) != 0)
+        return -1;
+    if (model_save(&s->m, &s->c, dir.tmp, &save, &cli->progress, err) != 0 || (also_write && also_write(arg, dir.tmp, err) != 0)) {
+        dir_writer_abort(&dir);
+        return -1;
+    }
+    return dir_writer_commit(&dir, err);
 }

@@ -130,52 +130,33 @@ static json_t *read_array(const char *path, struct err *err)
     return list;
 }
 
-int instructions_read(struct instructions *d, const char *path, const struct tokenizer *t, int64_t cutoff, bool train_on_inputs,
-                      struct err *err)
+/* What makes one training row of one JSON value, and the settings it does that with. */
+struct maker {
+    int (*make)(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err);
+    const char *path;
+    const struct tokenizer *t;
+    int64_t cutoff;
+    bool train_on_inputs;
+};
+
+static int alpaca_row(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err)
 {
-    json_t *root = read_array(path, err), *v;
-    size_t i;
-    int rc = -1;
-    *d = (struct instructions){0};
-    if (!root)
+    const char *instruction = NULL, *input = "", *output = NULL;
+    if (json_get_string(&instruction, v, "instruction", m->path, err) != 0 || json_get_string(&input, v, "input", m->path, err) != 0 ||
+        json_get_string(&output, v, "output", m->path, err) != 0)
         return -1;
-    d->rows = calloc(json_array_size(root) + 1, sizeof *d->rows);
-    if (!d->rows) {
-        err_set(err, "out of memory");
-        goto done;
-    }
-    json_array_foreach(root, i, v) {
-        const char *instruction = NULL, *input = "", *output = NULL;
-        if (json_get_string(&instruction, v, "instruction", path, err) != 0 || json_get_string(&input, v, "input", path, err) != 0 ||
-            json_get_string(&output, v, "output", path, err) != 0)
-            goto done;
-        if (!instruction || !output) {
-            err_set(err, "%s: row %zu: \"instruction\" and \"output\" were expected", path, i);
-            goto done;
-        }
-        if (make_row(&d->rows[d->n], t, instruction, input, output, cutoff, train_on_inputs, err) != 0)
-            goto done;
-        keep(d);
-    }
-    if (d->n == 0) {
-        err_set(err, "%s: holds no row with anything to learn in its first %lld tokens", path, (long long)cutoff);
-        goto done;
-    }
-    rc = 0;
-done:
-    json_decref(root);
-    if (rc != 0)
-        instructions_free(d);
-    return rc;
+    if (!instruction || !output)
+        return err_set(err, "%s: row %zu: \"instruction\" and \"output\" were expected", m->path, at);
+    return make_row(r, m->t, instruction, input, output, m->cutoff, m->train_on_inputs, err);
 }
 
-static int ready_row(struct instruction_row *r, const json_t *v, int64_t cutoff, const char *path, size_t at, struct err *err)
+static int ready_row(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err)
 {
     const json_t *ids = json_object_get(v, "ids"), *labels = json_object_get(v, "labels");
     int64_t n = (int64_t)json_array_size(ids);
     if (n == 0 || n != (int64_t)json_array_size(labels))
-        return err_set(err, "%s: row %zu: \"ids\" and \"labels\" of one length were expected", path, at);
-    if (row_alloc(r, n < cutoff ? n : cutoff, err) != 0)
+        return err_set(err, "%s: row %zu: \"ids\" and \"labels\" of one length were expected", m->path, at);
+    if (row_alloc(r, n < m->cutoff ? n : m->cutoff, err) != 0)
         return -1;
     for (int64_t i = 0; i < r->n; i++) {
         const json_t *id = json_array_get(ids, (size_t)i), *label = json_array_get(labels, (size_t)i);
@@ -184,7 +165,7 @@ static int ready_row(struct instruction_row *r, const json_t *v, int64_t cutoff,
             free(r->ids);
             free(r->labels);
             *r = (struct instruction_row){0};
-            return err_set(err, "%s: row %zu: position %lld is no token id, or its label neither an id nor -100", path, at, (long long)i);
+            return err_set(err, "%s: row %zu: position %lld is no token id, or its label neither an id nor -100", m->path, at, (long long)i);
         }
         r->ids[i] = (int32_t)a;
         r->labels[i] = (int32_t)b;
@@ -192,9 +173,10 @@ static int ready_row(struct instruction_row *r, const json_t *v, int64_t cutoff,
     return 0;
 }
 
-int instructions_read_rows(struct instructions *d, const char *path, int64_t cutoff, struct err *err)
+/* Every row of the file that has something to learn. */
+static int read_all(struct instructions *d, const struct maker *m, struct err *err)
 {
-    json_t *root = read_array(path, err), *v;
+    json_t *root = read_array(m->path, err), *v;
     size_t i;
     int rc = -1;
     *d = (struct instructions){0};
@@ -206,12 +188,12 @@ int instructions_read_rows(struct instructions *d, const char *path, int64_t cut
         goto done;
     }
     json_array_foreach(root, i, v) {
-        if (ready_row(&d->rows[d->n], v, cutoff, path, i, err) != 0)
+        if (m->make(&d->rows[d->n], m, v, i, err) != 0)
             goto done;
         keep(d);
     }
     if (d->n == 0) {
-        err_set(err, "%s: holds no row with a label", path);
+        err_set(err, "%s: holds no row with anything to learn in its first %lld tokens", m->path, (long long)m->cutoff);
         goto done;
     }
     rc = 0;
@@ -220,6 +202,17 @@ done:
     if (rc != 0)
         instructions_free(d);
     return rc;
+}
+
+int instructions_read(struct instructions *d, const char *path, const struct tokenizer *t, int64_t cutoff, bool train_on_inputs,
+                      struct err *err)
+{
+    return read_all(d, &(struct maker){alpaca_row, path, t, cutoff, train_on_inputs}, err);
+}
+
+int instructions_read_rows(struct instructions *d, const char *path, int64_t cutoff, struct err *err)
+{
+    return read_all(d, &(struct maker){.make = ready_row, .path = path, .cutoff = cutoff}, err);
 }
 
 void instructions_free(struct instructions *d)

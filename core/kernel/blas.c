@@ -49,10 +49,34 @@ static int load(const char *isa, struct err *err)
     return 0;
 }
 
+/* Older OpenBLAS builds are known to compute wrong results on processors newer than themselves: one small product, checked. */
+static int self_test(struct err *err)
+{
+    enum { N = 96 };
+    static const int trans[] = {NO_TRANS, TRANS};
+    float a[N * N], b[N * N], c[N * N];
+    for (int i = 0; i < N * N; i++) {
+        a[i] = (float)(i % 13 - 6);
+        b[i] = (float)(i % 11 - 5);
+    }
+    for (int t = 0; t < 2; t++) {
+        blas.sgemm(ROW_MAJOR, NO_TRANS, trans[t], N, N, N, 1, a, N, b, N, 0, c, N);
+        for (int i = 0; i < N * N; i++) {
+            float want = 0; /* sums of small whole numbers: exact in any order */
+            for (int k = 0; k < N; k++)
+                want += a[i / N * N + k] * (t ? b[i % N * N + k] : b[k * N + i % N]);
+            if (c[i] != want)
+                return err_set(err, "OpenBLAS's %s kernels compute wrong results on this processor; set OPENBLAS_CORETYPE to another",
+                               blas_core_name());
+        }
+    }
+    return 0;
+}
+
 int blas_load(const char *isa, struct err *err)
 {
     pthread_mutex_lock(&blas.lock);
-    int rc = blas.library ? 0 : load(isa, err);
+    int rc = blas.library ? 0 : load(isa, err) == 0 ? self_test(err) : -1;
     pthread_mutex_unlock(&blas.lock);
     return rc;
 }

@@ -1,0 +1,363 @@
+/* Fast paths are proved by slow ones: the sweep by naive removal, the KV cache by whole prefills, batches by single sequences,
+ * many threads by one, panels by whole matrices. (Training: test_training.c; instruction sets: test_isa.c.) */
+#include "tests/fixtures/fixture.h"
+
+#include "core/model/save.h"
+#include "eval/generate.h"
+#include "prune/score_ppl.h"
+
+/* The same float32 sums in another order, as row counts change the tiles of sgemm. Seen: 2e-6. */
+static const double TOL = 2e-5;
+
+static double mean_of(const float *v, int64_t n)
+{
+    double s = 0;
+    for (int64_t i = 0; i < n; i++)
+        s += (double)v[i];
+    return s / (double)n;
+}
+
+/* ---- sweep and naive removal ---- */
+
+/* 33 rows of 40: the states of all variants take several chunks of 1,280 rows, and the chunks do not divide them evenly. */
+static struct calibration random_calibration(const struct fixture *f)
+{
+    struct calibration cal = {.n = 33, .len = 40};
+    cal.ids = random_ids(cal.n * cal.len, f->m.cfg.vocab_size, 21);
+    return cal;
+}
+
+static void sweep_is_removal(void **state)
+{
+    struct fixture *f = *state;
+    struct calibration cal = random_calibration(f);
+    struct scores s;
+    int64_t n = cal.n * (cal.len - 1);
+    float *nll = floats(n);
+    OK(score_ppl(&s, &f->m, &f->c, &cal, NULL, &err));
+    for (int64_t k = -1; k < s.n_blocks; k++) { /* -1: the model as it is */
+        struct model m;
+        struct lm lm;
+        OK(model_open(&m, f->dir, &err));
+        if (k >= 0)
+            OK(model_drop(&m, &k, 1, &err));
+        OK(lm_open(&lm, &m, &f->c, NULL, cal.n * cal.len, cal.n, cal.len, &err));
+        OK(lm_window_nll(&lm, nll, cal.ids, cal.n, cal.len, &err));
+        assert_close(k < 0 ? s.base_nll : s.removed_nll + k * n, nll, n, TOL, "losses of the sweep");
+        assert_near(k < 0 ? s.base_ppl : s.score[k], exp(mean_of(nll, n)), TOL, "perplexity of the sweep");
+        lm_close(&lm);
+        model_close(&m);
+    }
+    scores_free(&s);
+    free(nll);
+    free(cal.ids);
+}
+
+/* A sweep over a model that was cut already is the sweep over the cut model saved and opened again, bit for bit. */
+static void sweep_of_dropped_is_sweep_of_saved(void **state)
+{
+    struct fixture *f = *state;
+    struct calibration cal = random_calibration(f);
+    struct scores a, b;
+    struct model m;
+    struct save_options o = {.dtype = DTYPE_F32};
+    char dir[128];
+    scratch_dir(dir, f, "cut");
+    OK(model_drop_list(&f->m, "1", &err));
+    OK(score_ppl(&a, &f->m, &f->c, &cal, NULL, &err));
+    OK(model_save(&f->m, &f->c, dir, &o, NULL, &err));
+    OK(model_open(&m, dir, &err));
+    OK(score_ppl(&b, &m, &f->c, &cal, NULL, &err));
+    assert_int_equal(a.n_blocks, f->m.cfg.n_blocks - 1);
+    assert_int_equal(b.n_blocks, a.n_blocks);
+    assert_same_bits(a.score, b.score, (size_t)a.n_blocks * sizeof *a.score, "scores");
+    scores_free(&a);
+    scores_free(&b);
+    model_close(&m);
+    free(cal.ids);
+}
+
+/* ---- decode, prefill, chunks ---- */
+
+enum { LONG = 530 }; /* several tiles of 64 queries and 256 keys, and more than generator_feed runs at once (512) */
+
+/* Feeds LONG ids in pieces of the lengths in `cut` (the last one repeats) and compares the logits after each piece. */
+static void feed_in_pieces(const struct fixture *f, const int32_t *ids, const float *want, const int64_t *cut, int64_t n_cut)
+{
+    struct generator g;
+    int64_t vocab = f->m.cfg.vocab_size;
+    OK(generator_open(&g, &f->m, &f->c, NULL, LONG, &err));
+    for (int round = 0; round < 2; round++) { /* the second finds a used cache */
+        generator_reset(&g);
+        for (int64_t at = 0, i = 0; at < LONG; i++) {
+            int64_t n = cut[i < n_cut ? i : n_cut - 1];
+            n = n < LONG - at ? n : LONG - at;
+            OK(generator_feed(&g, ids + at, n, &err));
+            at += n;
+            assert_int_equal(g.kv.len, at);
+            assert_close(g.logits, want + (at - 1) * vocab, vocab, 1e-4, "logits after a piece");
+        }
+    }
+    generator_close(&g);
+}
+
+static void decode_is_prefill(void **state)
+{
+    struct fixture *f = *state;
+    int32_t *ids = random_ids(LONG, f->m.cfg.vocab_size, 22);
+    float *want = logits_of(&f->m, &f->c, NULL, ids, 1, LONG); /* no cache at all */
+    static const int64_t whole[] = {LONG}, odd[] = {1, 7, 64, 3, 129, 257, 2, 5}, one[] = {1};
+    feed_in_pieces(f, ids, want, whole, 1);
+    feed_in_pieces(f, ids, want, odd, 8);
+    feed_in_pieces(f, ids, want, one, 1);
+    free(want);
+    free(ids);
+}
+
+/* Sequences at different points of their caches, and one without, go through the model in one batch. */
+static void mixed_batch_is_alone(void **state)
+{
+    struct fixture *f = *state;
+    enum { SEQS = 3, LEN = 20 };
+    static const int64_t past[SEQS] = {13, 0, 5};
+    int64_t vocab = f->m.cfg.vocab_size;
+    int32_t *ids = random_ids(SEQS * LEN, vocab, 23), *rest = calloc(SEQS * LEN, sizeof *rest);
+    struct arena arena = {0};
+    struct kv_cache kv[SEQS];
+    struct lm lm;
+    float *logits = floats(SEQS * LEN * vocab);
+    OK(lm_open(&lm, &f->m, &f->c, NULL, SEQS * LEN, SEQS, LEN, &err));
+    for (int64_t i = 0; i < SEQS; i++) {
+        OK(lm_cache(&kv[i], &f->m, LEN, &arena, &err));
+        batch_clear(&lm.batch);
+        batch_add(&lm.batch, past[i], 0, &kv[i]);
+        if (past[i])
+            OK(lm_forward(&lm, ids + i * LEN, &err));
+    }
+    batch_clear(&lm.batch);
+    for (int64_t i = 0; i < SEQS; i++) {
+        memcpy(rest + lm.batch.rows, ids + i * LEN + past[i], (size_t)(LEN - past[i]) * sizeof *rest);
+        batch_add(&lm.batch, LEN - past[i], past[i], past[i] ? &kv[i] : NULL);
+    }
+    OK(lm_forward(&lm, rest, &err));
+    head_logits(&f->c, logits, &f->m.head, &lm.head, lm.x, lm.batch.rows);
+    for (int64_t i = 0; i < SEQS; i++) {
+        float *want = logits_of(&f->m, &f->c, NULL, ids + i * LEN, 1, LEN);
+        assert_close(logits + lm.batch.seqs[i].row * vocab, want + past[i] * vocab, (LEN - past[i]) * vocab, TOL, "mixed batch");
+        free(want);
+    }
+    lm_close(&lm);
+    arena_free(&arena);
+    free(logits);
+    free(rest);
+    free(ids);
+}
+
+static void windows_are_alone(void **state)
+{
+    struct fixture *f = *state;
+    enum { N = 9, LEN = 33 };
+    int32_t *ids = random_ids(N * LEN, f->m.cfg.vocab_size, 24);
+    float together[N * (LEN - 1)], alone[LEN - 1];
+    struct lm lm;
+    OK(lm_open(&lm, &f->m, &f->c, NULL, N * LEN, N, LEN, &err));
+    OK(lm_window_nll(&lm, together, ids, N, LEN, &err));
+    for (int64_t i = 0; i < N; i++) {
+        OK(lm_window_nll(&lm, alone, ids + i * LEN, 1, LEN, &err));
+        assert_close(alone, together + i * (LEN - 1), LEN - 1, TOL, "a window alone and among others");
+    }
+    lm_close(&lm);
+    free(ids);
+}
+
+/* ---- numbers of threads, bit for bit ---- */
+
+static const int thread_counts[] = {2, 3, 5};
+
+static void threads_windows(void **state)
+{
+    struct fixture *f = *state;
+    enum { N = 3, LEN = 300 };
+    int32_t *ids = random_ids(N * LEN, f->m.cfg.vocab_size, 25);
+    float *first = floats(N * (LEN - 1)), *nll = floats(N * (LEN - 1));
+    for (int i = -1; i < 3; i++) {
+        struct compute c;
+        struct lm lm;
+        OK(compute_open(&c, i < 0 ? 1 : thread_counts[i], &err));
+        OK(lm_open(&lm, &f->m, &c, NULL, N * LEN, N, LEN, &err));
+        OK(lm_window_nll(&lm, i < 0 ? first : nll, ids, N, LEN, &err));
+        if (i >= 0)
+            assert_same_bits(nll, first, N * (LEN - 1) * sizeof *nll, "losses on several threads");
+        lm_close(&lm);
+        compute_close(&c);
+    }
+    free(first);
+    free(nll);
+    free(ids);
+}
+
+static void threads_scores(void **state)
+{
+    struct fixture *f = *state;
+    struct calibration cal = random_calibration(f);
+    struct scores first = {0}, s;
+    for (int i = -1; i < 3; i++) {
+        struct compute c;
+        OK(compute_open(&c, i < 0 ? 1 : thread_counts[i], &err));
+        OK(score_ppl(i < 0 ? &first : &s, &f->m, &c, &cal, NULL, &err));
+        compute_close(&c);
+        if (i < 0)
+            continue;
+        size_t nll = (size_t)(s.n_blocks * s.samples * s.targets) * sizeof *s.removed_nll;
+        assert_same_bits(s.score, first.score, (size_t)s.n_blocks * sizeof *s.score, "scores on several threads");
+        assert_same_bits(s.removed_nll, first.removed_nll, nll, "losses of the sweep on several threads");
+        assert_true(s.base_ppl == first.base_ppl);
+        scores_free(&s);
+    }
+    scores_free(&first);
+    free(cal.ids);
+}
+
+/* ---- panels: a weight too large for the panel buffer is decoded part by part ---- */
+
+enum { WIDE_ROWS = 600, WIDE_COLS = 16384, WIDE_X = 9 }; /* the buffer holds 256 rows: three panels, the last one shorter */
+
+struct wide {
+    uint16_t *halves;
+    float *floats, *x, *dy, *norm;
+    struct weight bf16, f32;
+    int32_t targets[WIDE_X];
+};
+
+static void wide_open(struct wide *w)
+{
+    struct rng rng;
+    int64_t n = (int64_t)WIDE_ROWS * WIDE_COLS;
+    rng_seed(&rng, 26);
+    w->halves = calloc((size_t)n, sizeof *w->halves);
+    w->floats = floats(n);
+    w->x = floats(WIDE_X * WIDE_COLS);
+    w->dy = floats(WIDE_X * WIDE_ROWS);
+    w->norm = floats(WIDE_COLS);
+    assert_non_null(w->halves);
+    for (int64_t i = 0; i < n; i++) {
+        w->halves[i] = (uint16_t)(0x3c00 + (rng_u32(&rng) & 0x80ff)); /* +- 2^-7 to 2^-5 */
+        w->floats[i] = bf16_to_f32(w->halves[i]);
+    }
+    fill_random(w->x, WIDE_X * WIDE_COLS, 1, &rng);
+    fill_random(w->dy, WIDE_X * WIDE_ROWS, 1, &rng);
+    fill_random(w->norm, WIDE_COLS, 1, &rng);
+    for (int i = 0; i < WIDE_X; i++)
+        w->targets[i] = (int32_t)rng_below(&rng, WIDE_ROWS);
+    w->targets[0] = 0;
+    w->targets[1] = WIDE_ROWS - 1;
+    w->bf16 = (struct weight){DTYPE_BF16, WIDE_ROWS, WIDE_COLS, (const uint8_t *)w->halves, 2 * WIDE_COLS, 0};
+    w->f32 = (struct weight){DTYPE_F32, WIDE_ROWS, WIDE_COLS, (const uint8_t *)w->floats, 4 * WIDE_COLS, 0};
+}
+
+static void wide_close(struct wide *w)
+{
+    free(w->halves);
+    free(w->floats);
+    free(w->x);
+    free(w->dy);
+    free(w->norm);
+}
+
+/* |a - b| against the size of all of b: sums of up to 16,384 products cancel to values of any size. */
+static void assert_close_in_norm(const float *a, const float *b, int64_t n, const char *what)
+{
+    double off = 0, size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        off = fmax(off, fabs((double)a[i] - (double)b[i]));
+        size += (double)b[i] * (double)b[i];
+    }
+    if (!(off <= 2e-5 * sqrt(size / (double)n)))
+        fail_msg("%s: off by %g where %g is typical", what, off, sqrt(size / (double)n));
+}
+
+static void linear_in_panels(void **state)
+{
+    struct compute c;
+    struct wide w;
+    struct linear a = {.w = &w.bf16}, b = {.w = &w.f32};
+    float *ya = floats(WIDE_X * WIDE_ROWS), *yb = floats(WIDE_X * WIDE_ROWS);
+    float *da = floats(WIDE_X * WIDE_COLS), *db = floats(WIDE_X * WIDE_COLS);
+    (void)state;
+    OK(compute_open(&c, 2, &err));
+    wide_open(&w);
+    linear_forward(&c, &ya, &a, 1, w.x, WIDE_X, false);
+    linear_forward(&c, &yb, &b, 1, w.x, WIDE_X, false);
+    assert_close_in_norm(ya, yb, WIDE_X * WIDE_ROWS, "linear forward, panels and whole");
+    linear_forward(&c, &ya, &a, 1, w.x, 4, false); /* few rows: fused, no panels */
+    assert_close_in_norm(ya, yb, 4 * WIDE_ROWS, "linear forward, fused and whole");
+    linear_backward(&c, da, w.dy, &a, w.x, WIDE_X);
+    linear_backward(&c, db, w.dy, &b, w.x, WIDE_X);
+    assert_close_in_norm(da, db, WIDE_X * WIDE_COLS, "linear backward, panels and whole");
+    wide_close(&w);
+    compute_close(&c);
+    free(ya);
+    free(yb);
+    free(da);
+    free(db);
+}
+
+struct head_result {
+    float nll[WIDE_X], *dx, *dw, *dnorm;
+};
+
+static void run_head(struct head_result *r, const struct compute *c, const struct wide *w, const struct weight *weight)
+{
+    struct head h = {.w = *weight, .norm = w->norm, .eps = 1e-5f};
+    struct head_acts acts;
+    struct arena arena = {0};
+    float *scratch = floats(WIDE_X * WIDE_COLS);
+    r->dx = floats(WIDE_X * WIDE_COLS);
+    r->dw = floats((int64_t)WIDE_ROWS * WIDE_COLS);
+    r->dnorm = floats(WIDE_COLS);
+    OK(head_acts_bind(&acts, &arena, &h, WIDE_X, &err));
+    head_nll(c, r->nll, &h, &acts, w->x, w->targets, WIDE_X);
+    head_backward(c, r->dx, r->dw, r->dnorm, scratch, &h, &acts, w->x, w->targets, w->dy, WIDE_X);
+    arena_free(&arena);
+    free(scratch);
+}
+
+static void head_in_panels(void **state)
+{
+    struct compute c;
+    struct wide w;
+    struct head_result a, b;
+    (void)state;
+    OK(compute_open(&c, 2, &err));
+    wide_open(&w);
+    run_head(&a, &c, &w, &w.bf16);
+    run_head(&b, &c, &w, &w.f32);
+    assert_close(a.nll, b.nll, WIDE_X, TOL, "losses, panels and whole");
+    assert_close_in_norm(a.dx, b.dx, WIDE_X * WIDE_COLS, "dx, panels and whole");
+    assert_close_in_norm(a.dw, b.dw, (int64_t)WIDE_ROWS * WIDE_COLS, "dw, panels and whole");
+    assert_close_in_norm(a.dnorm, b.dnorm, WIDE_COLS, "dnorm, panels and whole");
+    struct head_result *both[] = {&a, &b};
+    for (int i = 0; i < 2; i++) {
+        free(both[i]->dx);
+        free(both[i]->dw);
+        free(both[i]->dnorm);
+    }
+    wide_close(&w);
+    compute_close(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_BOTH(sweep_is_removal),
+        ON_BOTH(sweep_of_dropped_is_sweep_of_saved),
+        ON_BOTH(decode_is_prefill),
+        ON_BOTH(mixed_batch_is_alone),
+        ON_BOTH(windows_are_alone),
+        ON_BOTH(threads_windows),
+        ON_BOTH(threads_scores),
+        cmocka_unit_test(linear_in_panels),
+        cmocka_unit_test(head_in_panels),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
