@@ -43,7 +43,7 @@ static int bench_scoring(struct cli *cli, json_t *list, const struct session *s,
     struct scores scores = {0};
     random_ids(ids, SAMPLES * LEN, s->m.cfg.vocab_size);
     double start = clock_seconds();
-    if (score_ppl(&scores, &s->m, &s->c, &cal, &cli->progress, err) != 0)
+    if (score_ppl(&scores, &s->m, &s->c, NULL, &cal, &cli->progress, err) != 0)
         return -1;
     double seconds = clock_seconds() - start;
     struct figure f = {"scoring, 10 x 128 tokens", "GFLOPS", score_ppl_flops(&s->m, SAMPLES * LEN, LEN) / seconds, peak, 0.65,

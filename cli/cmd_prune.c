@@ -25,8 +25,13 @@ static int decide_by_scores(struct decision *d, struct model *m, struct err *err
         return -1;
     d->n = d->count;
     memcpy(d->criterion, scores.criterion, sizeof d->criterion);
-    if (scores.n_blocks != m->cfg.n_blocks || strcmp(scores.model_hash, m->hash)) {
+    if (strcmp(scores.model_hash, m->hash)) {
         err_set(err, "%s: scores of another model: hash %.16s was expected, %.16s found", d->scores_path, m->hash, scores.model_hash);
+        goto done;
+    }
+    if (scores.n_blocks != m->cfg.n_blocks) {
+        err_set(err, "%s: scores of %lld of the model's %lld blocks; all were expected", d->scores_path, (long long)scores.n_blocks,
+                (long long)m->cfg.n_blocks);
         goto done;
     }
     if (d->count == 0 && plan_count(&d->n, d->ratio, m->cfg.n_blocks, err) != 0)

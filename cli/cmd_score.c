@@ -4,13 +4,21 @@
 #include "cli/cli.h"
 #include "prune/score_ppl.h"
 
+static double score_of(const struct scores *s, int64_t block)
+{
+    int64_t i = 0;
+    while (s->block[i] != block)
+        i++;
+    return s->score[i];
+}
+
 static void print_scores(FILE *out, const struct scores *s)
 {
     int64_t order[s->n_blocks];
     scores_order(order, s);
     fprintf(out, "perplexity of the model as it is: %.4f\n%5s  %6s  %12s\n", s->base_ppl, "rank", "block", "ppl without");
     for (int64_t i = 0; i < s->n_blocks; i++)
-        fprintf(out, "%5lld  %6lld  %12.4f\n", (long long)i + 1, (long long)order[i], s->score[order[i]]);
+        fprintf(out, "%5lld  %6lld  %12.4f\n", (long long)i + 1, (long long)order[i], score_of(s, order[i]));
 }
 
 int cmd_score(struct cli *cli, struct err *err)
@@ -40,13 +48,11 @@ int cmd_score(struct cli *cli, struct err *err)
         return err_usage(err, "score needs --calib and --out");
     if (strcmp(criterion, "ppl"))
         return err_usage(err, "--criterion %s: ppl was expected", criterion);
-    if (o.drop || o.adapter)
-        return err_usage(err, "score numbers the blocks of the model on disk; prune or merge first instead of --drop or --adapter");
     if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
     rc = -1;
     if (calibration_read(&cal, calib, s.t, samples, seq_len, (uint64_t)o.seed, bos_every, err) != 0 ||
-        score_ppl(&scores, &s.m, &s.c, &cal, &cli->progress, err) != 0)
+        score_ppl(&scores, &s.m, &s.c, s.adapter, &cal, &cli->progress, err) != 0)
         goto done;
     cli->result = session_facts(&s, cli, &o);
     if (scores_write(out, &scores, &cal, cli->result, err) != 0 ||

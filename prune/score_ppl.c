@@ -70,8 +70,8 @@ static int walk(struct sweep *s, struct scores *out, struct progress *progress, 
     return 0;
 }
 
-int score_ppl(struct scores *out, const struct model *m, const struct compute *c, const struct calibration *cal,
-              struct progress *progress, struct err *err)
+int score_ppl(struct scores *out, const struct model *m, const struct compute *c, const struct lora_set *lora,
+              const struct calibration *cal, struct progress *progress, struct err *err)
 {
     int64_t len = cal->len, L = m->n_order, chunk = CHUNK_ROWS / len > 0 ? CHUNK_ROWS / len * len : len;
     struct sweep s = {.cal = cal, .rows = cal->n * len};
@@ -79,9 +79,11 @@ int score_ppl(struct scores *out, const struct model *m, const struct compute *c
     s.state_floats = s.rows * m->cfg.dim;
     if (chunk > s.rows * L)
         chunk = s.rows * L;
-    if (scores_alloc(out, "ppl", L, err) != 0 || lm_open(&s.lm, m, c, NULL, chunk, chunk / len, len, err) != 0)
+    if (scores_alloc(out, "ppl", L, err) != 0 || lm_open(&s.lm, m, c, lora, chunk, chunk / len, len, err) != 0)
         goto done;
     memcpy(out->model_hash, m->hash, sizeof out->model_hash);
+    memcpy(out->block, m->order, (size_t)L * sizeof *out->block);
+    out->model_blocks = m->cfg.n_blocks;
     out->samples = cal->n;
     out->targets = len - 1;
     out->base_nll = mem_alloc((size_t)cal->n, (size_t)out->targets * sizeof(float), err);

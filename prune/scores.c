@@ -1,6 +1,5 @@
 #include "prune/scores.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +12,22 @@ enum { KEEP_FIRST = 4, KEEP_LAST = 2 }; /* for the protected order that is writt
 
 int scores_alloc(struct scores *s, const char *criterion, int64_t n_blocks, struct err *err)
 {
-    *s = (struct scores){.n_blocks = n_blocks};
+    *s = (struct scores){.n_blocks = n_blocks, .model_blocks = n_blocks};
     snprintf(s->criterion, sizeof s->criterion, "%s", criterion);
     s->score = mem_alloc((size_t)n_blocks, sizeof *s->score, err);
-    return s->score ? 0 : -1;
+    s->block = mem_alloc((size_t)n_blocks, sizeof *s->block, err);
+    if (!s->score || !s->block) {
+        scores_free(s);
+        return -1;
+    }
+    for (int64_t i = 0; i < n_blocks; i++)
+        s->block[i] = i;
+    return 0;
 }
 
 void scores_free(struct scores *s)
 {
+    free(s->block);
     free(s->score);
     free(s->base_nll);
     free(s->removed_nll);
@@ -37,6 +44,8 @@ void scores_order(int64_t *order, const struct scores *s)
         }
         order[at] = i;
     }
+    for (int64_t i = 0; i < s->n_blocks; i++)
+        order[i] = s->block[order[i]];
 }
 
 int64_t scores_protected_order(int64_t *out, const struct scores *s, int64_t keep_first, int64_t keep_last)
@@ -44,7 +53,7 @@ int64_t scores_protected_order(int64_t *out, const struct scores *s, int64_t kee
     int64_t n = 0;
     scores_order(out, s);
     for (int64_t i = 0; i < s->n_blocks; i++)
-        if (out[i] >= keep_first && out[i] < s->n_blocks - keep_last)
+        if (out[i] >= keep_first && out[i] < s->model_blocks - keep_last)
             out[n++] = out[i];
     return n;
 }
@@ -71,12 +80,13 @@ static int write_json(const char *path, const struct scores *s, const struct cal
 {
     json_t *root = json_pack("{ss sf}", "criterion", s->criterion, "base_ppl", s->base_ppl), *blocks = json_array();
     for (int64_t i = 0; i < s->n_blocks; i++)
-        json_array_append_new(blocks, json_pack("{sI sf}", "index", (json_int_t)i, "score", s->score[i]));
+        json_array_append_new(blocks, json_pack("{sI sf}", "index", (json_int_t)s->block[i], "score", s->score[i]));
     json_object_set_new(root, "blocks", blocks);
     json_object_set_new(root, "order", int_array(order, s->n_blocks));
     json_object_set_new(root, "protected_order", int_array(protected_order, n_protected));
     json_object_set_new(root, "calibration", calibration_json(cal));
     json_object_set_new(root, "model_hash", json_string(s->model_hash));
+    json_object_set_new(root, "model_blocks", json_integer(s->model_blocks));
     json_object_update_missing(root, (json_t *)facts);
     int rc = json_write(path, root, err);
     json_decref(root);
@@ -121,15 +131,11 @@ static int write_h5(const char *path, const struct scores *s, const struct calib
                     const int64_t *order, const int64_t *protected_order, int64_t n_protected, struct err *err)
 {
     struct h5_writer w;
-    int64_t n = s->n_blocks, *index = mem_alloc((size_t)n, sizeof *index, err);
-    if (!index || h5_writer_open(&w, path, err) != 0) {
-        free(index);
-        return -1;
-    }
-    for (int64_t i = 0; i < n; i++)
-        index[i] = i;
+    int64_t n = s->n_blocks;
     int rc = -1;
-    if (h5_put_i64(&w, "block", index, &n, 1, err) != 0 || h5_put_f64(&w, "score", s->score, &n, 1, err) != 0 ||
+    if (h5_writer_open(&w, path, err) != 0)
+        return -1;
+    if (h5_put_i64(&w, "block", s->block, &n, 1, err) != 0 || h5_put_f64(&w, "score", s->score, &n, 1, err) != 0 ||
         h5_put_i64(&w, "order", order, &n, 1, err) != 0 ||
         h5_put_i64(&w, "protected_order", protected_order, &n_protected, 1, err) != 0 || put_calibration(&w, cal, err) != 0)
         goto done;
@@ -138,13 +144,13 @@ static int write_h5(const char *path, const struct scores *s, const struct calib
     if (s->removed_nll && put_floats(&w, "token_nll/removed", s->removed_nll, (int64_t[]){n, s->samples, s->targets}, 3, err) != 0)
         goto done;
     if (h5_attr_json(&w, facts, err) != 0 || h5_attr_string(&w, "/", "criterion", s->criterion, err) != 0 ||
-        h5_attr_string(&w, "/", "model_hash", s->model_hash, err) != 0 || h5_attr_f64(&w, "/", "base_ppl", s->base_ppl, err) != 0)
+        h5_attr_string(&w, "/", "model_hash", s->model_hash, err) != 0 || h5_attr_f64(&w, "/", "base_ppl", s->base_ppl, err) != 0 ||
+        h5_attr_i64(&w, "/", "model_blocks", s->model_blocks, err) != 0)
         goto done;
     rc = h5_writer_commit(&w, err);
 done:
     if (rc != 0)
         h5_writer_abort(&w);
-    free(index);
     return rc;
 }
 
@@ -161,27 +167,40 @@ int scores_write(const char *path, const struct scores *s, const struct calibrat
     return rc;
 }
 
+/* Whether the blocks read are indices of the model, each once, in ascending order. */
+static int check_blocks(const struct scores *s, const char *path, struct err *err)
+{
+    for (int64_t i = 0; i < s->n_blocks; i++)
+        if (s->block[i] < 0 || s->block[i] >= s->model_blocks || (i > 0 && s->block[i] <= s->block[i - 1]))
+            return err_set(err, "%s: block indices from 0 to %lld, ascending and once each, were expected; %lld found", path,
+                           (long long)s->model_blocks - 1, (long long)s->block[i]);
+    return 0;
+}
+
 static int read_h5(struct scores *s, const char *path, struct err *err)
 {
     double *score = NULL;
-    int64_t dims[4];
+    int64_t *block = NULL, dims[4], n_blocks[4];
     int n_dims, rc = -1;
     char *criterion = NULL, *hash = NULL;
-    if (h5_read_f64(&score, dims, &n_dims, path, "score", err) != 0 ||
+    if (h5_read_f64(&score, dims, &n_dims, path, "score", err) != 0 || h5_read_i64(&block, n_blocks, &n_dims, path, "block", err) != 0 ||
         h5_read_attr_string(&criterion, path, "/", "criterion", err) != 0 ||
         h5_read_attr_string(&hash, path, "/", "model_hash", err) != 0)
         goto done;
-    if (n_dims != 1 || dims[0] < 1) {
-        err_set(err, "%s: dataset score: one number per block was expected", path);
+    if (n_dims != 1 || dims[0] < 1 || n_blocks[0] != dims[0]) {
+        err_set(err, "%s: datasets score and block: one number per block was expected", path);
         goto done;
     }
     if (scores_alloc(s, criterion, dims[0], err) != 0)
         goto done;
     memcpy(s->score, score, (size_t)dims[0] * sizeof *score);
+    memcpy(s->block, block, (size_t)dims[0] * sizeof *block);
+    s->model_blocks = s->block[s->n_blocks - 1] + 1; /* at least; the hash says which model it is */
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash);
-    rc = 0;
+    rc = check_blocks(s, path, err);
 done:
     free(score);
+    free(block);
     free(criterion);
     free(hash);
     return rc;
@@ -204,19 +223,18 @@ static int read_json(struct scores *s, const char *path, struct err *err)
     if (scores_alloc(s, criterion, (int64_t)json_array_size(blocks), err) != 0)
         goto done;
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash);
-    for (int64_t k = 0; k < s->n_blocks; k++)
-        s->score[k] = NAN;
+    if (json_get_int(&s->model_blocks, root, "model_blocks", path, err) != 0)
+        goto done;
     json_array_foreach(blocks, i, b) {
         const json_t *index = json_object_get(b, "index"), *score = json_object_get(b, "score");
-        json_int_t at = json_integer_value(index);
-        if (!json_is_integer(index) || at < 0 || at >= s->n_blocks || !json_is_number(score) || !isnan(s->score[at])) {
-            err_set(err, "%s: blocks[%zu]: an index from 0 to %lld, once each, and a score were expected", path, i,
-                    (long long)s->n_blocks - 1);
+        if (!json_is_integer(index) || !json_is_number(score)) {
+            err_set(err, "%s: blocks[%zu]: an index and a score were expected", path, i);
             goto done;
         }
-        s->score[at] = json_number_value(score);
+        s->block[i] = json_integer_value(index);
+        s->score[i] = json_number_value(score);
     }
-    rc = 0;
+    rc = check_blocks(s, path, err);
 done:
     json_decref(root);
     return rc;

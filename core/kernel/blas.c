@@ -76,7 +76,9 @@ static int self_test(struct err *err)
 int blas_load(const char *isa, struct err *err)
 {
     pthread_mutex_lock(&blas.lock);
-    int rc = blas.library ? 0 : load(isa, err) == 0 ? self_test(err) : -1;
+    int rc = 0;
+    if (!blas.library && (rc = load(isa, err)) == 0 && (rc = self_test(err)) != 0)
+        blas.library = NULL; /* a second try fails the same way */
     pthread_mutex_unlock(&blas.lock);
     return rc;
 }

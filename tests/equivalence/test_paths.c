@@ -34,7 +34,7 @@ static void sweep_is_removal(void **state)
     struct scores s;
     int64_t n = cal.n * (cal.len - 1);
     float *nll = floats(n);
-    OK(score_ppl(&s, &f->m, &f->c, &cal, NULL, &err));
+    OK(score_ppl(&s, &f->m, &f->c, NULL, &cal, NULL, &err));
     for (int64_t k = -1; k < s.n_blocks; k++) { /* -1: the model as it is */
         struct model m;
         struct lm lm;
@@ -64,10 +64,10 @@ static void sweep_of_dropped_is_sweep_of_saved(void **state)
     char dir[128];
     scratch_dir(dir, f, "cut");
     OK(model_drop_list(&f->m, "1", &err));
-    OK(score_ppl(&a, &f->m, &f->c, &cal, NULL, &err));
+    OK(score_ppl(&a, &f->m, &f->c, NULL, &cal, NULL, &err));
     OK(model_save(&f->m, &f->c, dir, &o, NULL, &err));
     OK(model_open(&m, dir, &err));
-    OK(score_ppl(&b, &m, &f->c, &cal, NULL, &err));
+    OK(score_ppl(&b, &m, &f->c, NULL, &cal, NULL, &err));
     assert_int_equal(a.n_blocks, f->m.cfg.n_blocks - 1);
     assert_int_equal(b.n_blocks, a.n_blocks);
     assert_same_bits(a.score, b.score, (size_t)a.n_blocks * sizeof *a.score, "scores");
@@ -204,7 +204,7 @@ static void threads_scores(void **state)
     for (int i = -1; i < 3; i++) {
         struct compute c;
         OK(compute_open(&c, i < 0 ? 1 : thread_counts[i], &err));
-        OK(score_ppl(i < 0 ? &first : &s, &f->m, &c, &cal, NULL, &err));
+        OK(score_ppl(i < 0 ? &first : &s, &f->m, &c, NULL, &cal, NULL, &err));
         compute_close(&c);
         if (i < 0)
             continue;

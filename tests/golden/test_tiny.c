@@ -115,7 +115,7 @@ static void perplexity_on_removal(void **state)
     struct scores s;
     int64_t order[16];
     const json_t *want = json_object_get(f->facts, "ppl_removed"), *block = json_object_get(want, "block");
-    OK(score_ppl(&s, &f->m, &f->c, &cal, NULL, &err));
+    OK(score_ppl(&s, &f->m, &f->c, NULL, &cal, NULL, &err));
     assert_int_equal(s.n_blocks, json_array_size(block));
     assert_near(s.base_ppl, json_number_value(json_object_get(f->facts, "ppl")), TOL_LOSS, "base ppl");
     scores_order(order, &s);
