@@ -4,7 +4,7 @@
 
 #include "core/base/progress.h"
 
-enum { TRIES = 7, SIDE = 1536 };
+enum { TRIES = 10, SIDE = 1536 };
 
 struct job {
     const struct compute *c;

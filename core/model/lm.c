@@ -63,6 +63,8 @@ int lm_forward(struct lm *lm, const int32_t *ids, struct err *err)
 
 int lm_nll(struct lm *lm, float *nll, const float *x, const int32_t *targets, int64_t rows, struct err *err)
 {
+    if (rows == 0)
+        return 0;
     for (int64_t i = 0; i < rows; i++)
         if (targets[i] < 0 || targets[i] >= lm->m->head.w.rows)
             return err_set(err, "token id %d is outside the vocabulary of %s", targets[i], lm->m->path);

@@ -236,6 +236,11 @@ static int write_config(const struct model *m, const char *dir, const struct sav
     char *in = path_join(m->path, "config.json", err), *out = path_join(dir, "config.json", err);
     if (!in || !out)
         goto done;
+    if (m->rope_factors) { /* written without them, the saved model would be another one */
+        err_set(err, "%s: its rotary factors (tensor rope_freqs.weight) have no place in a Hugging Face config.json; use the Hugging Face "
+                     "form of the model", m->path);
+        goto done;
+    }
     root = m->src.gguf ? config_of_gguf(m) : json_read(in, err);
     if (!root) {
         err_set(err, "%s: out of memory", out);

@@ -6,7 +6,7 @@
 
 enum {
     FEW_ROWS = 6,       /* up to here: fused decode-and-dot straight from the file's bytes; above: decode once, then sgemm */
-    DOT_CHUNK = 64,     /* weight rows of one fused task */
+    DOT_TASKS = 4,      /* fused tasks per thread: enough to even out the threads, few enough to stream */
     DECODE_CHUNK = 16,  /* weight rows of one decoding task */
     TILE_ROWS = 256,    /* activations of one sgemm */
     TILE_OUTPUTS = 512, /* outputs of one sgemm */
@@ -91,7 +91,8 @@ struct forward_job {
     int64_t rows;
     bool accumulate;
     int n_ops;
-    int64_t chunks[MAX_OPS + 1]; /* few rows: first task of each op */
+    int64_t chunk;               /* few rows: weight rows of one task */
+    int64_t chunks[MAX_OPS + 1]; /* first task of each op */
     struct panel panel;          /* many rows */
     struct tiles tiles;
 };
@@ -106,7 +107,7 @@ static void dot_task(void *arg, int64_t task, int worker)
         k++;
     const struct linear *op = &j->ops[k];
     const struct weight *w = op->w;
-    int64_t begin = (task - j->chunks[k]) * DOT_CHUNK, end = min_i64(begin + DOT_CHUNK, w->rows);
+    int64_t begin = (task - j->chunks[k]) * j->chunk, end = min_i64(begin + j->chunk, w->rows);
     for (int64_t r = begin; r < end; r += 4) {
         int64_t n = min_i64(4, end - r);
         const void *rows[4];
@@ -155,8 +156,12 @@ void linear_forward(const struct compute *c, float *const y[], const struct line
             lora_down(c, &ops[k], x, rows);
     struct forward_job j = {.c = c, .ops = ops, .y = y, .x = x, .rows = rows, .accumulate = accumulate, .n_ops = n};
     if (rows <= FEW_ROWS) {
+        int64_t outputs = 0;
         for (int k = 0; k < n; k++)
-            j.chunks[k + 1] = j.chunks[k] + ceil_div(ops[k].w->rows, DOT_CHUNK);
+            outputs += ops[k].w->rows;
+        j.chunk = run_length(outputs, DOT_TASKS * pool_threads(c->pool), 4); /* each output is one dot product: any cut will do */
+        for (int k = 0; k < n; k++)
+            j.chunks[k + 1] = j.chunks[k] + ceil_div(ops[k].w->rows, j.chunk);
         pool_run(c->pool, dot_task, &j, j.chunks[n]);
         return;
     }

@@ -77,6 +77,37 @@ static void sweep_of_dropped_is_sweep_of_saved(void **state)
     free(cal.ids);
 }
 
+/* The sweep with an adapter is the sweep over the model that the adapter was merged into. */
+static void sweep_with_adapter_is_sweep_of_merged(void **state)
+{
+    struct fixture *f = *state;
+    struct calibration cal = random_calibration(f);
+    struct scores a, b, bare;
+    struct lora_set l;
+    struct model m;
+    char dir[128];
+    random_lora(&l, &f->m, 3, 0.2f, false);
+    struct save_options o = {.dtype = DTYPE_F32, .lora = &l};
+    scratch_dir(dir, f, "merged");
+    OK(model_save(&f->m, &f->c, dir, &o, NULL, &err));
+    OK(model_open(&m, dir, &err));
+    OK(score_ppl(&a, &f->m, &f->c, &l, &cal, NULL, &err));
+    OK(score_ppl(&b, &m, &f->c, NULL, &cal, NULL, &err));
+    OK(score_ppl(&bare, &f->m, &f->c, NULL, &cal, NULL, &err));
+    int64_t n = a.n_blocks * a.samples * a.targets;
+    double apart = 0;
+    assert_close(a.removed_nll, b.removed_nll, n, TOL, "losses of the sweep, adapter applied and merged");
+    for (int64_t i = 0; i < n; i++)
+        apart = fmax(apart, fabs((double)(a.removed_nll[i] - bare.removed_nll[i])));
+    assert_true(apart > 0.5); /* nats: the adapter does something */
+    struct scores *all[] = {&a, &b, &bare};
+    for (int i = 0; i < 3; i++)
+        scores_free(all[i]);
+    model_close(&m);
+    lora_free(&l);
+    free(cal.ids);
+}
+
 /* ---- decode, prefill, chunks ---- */
 
 enum { LONG = 530 }; /* several tiles of 64 queries and 256 keys, and more than generator_feed runs at once (512) */
@@ -168,6 +199,18 @@ static void windows_are_alone(void **state)
     }
     lm_close(&lm);
     free(ids);
+}
+
+/* Windows in which nothing is predicted have no losses, and that is no failure. */
+static void windows_of_one_token(void **state)
+{
+    struct fixture *f = *state;
+    struct lm lm;
+    float none = 3;
+    OK(lm_open(&lm, &f->m, &f->c, NULL, 4, 4, 1, &err));
+    OK(lm_window_nll(&lm, &none, f->ids, 4, 1, &err));
+    assert_true(none == 3);
+    lm_close(&lm);
 }
 
 /* ---- numbers of threads, bit for bit ---- */
@@ -351,7 +394,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(sweep_is_removal),
         ON_BOTH(sweep_of_dropped_is_sweep_of_saved),
+        ON_BOTH(sweep_with_adapter_is_sweep_of_merged),
         ON_BOTH(decode_is_prefill),
+        ON_BOTH(windows_of_one_token),
         ON_BOTH(mixed_batch_is_alone),
         ON_BOTH(windows_are_alone),
         ON_BOTH(threads_windows),

@@ -282,6 +282,25 @@ static void kept_is_recomputed(void **state)
     lora_free(&l);
 }
 
+/* No row has a label: no loss, and a gradient of zero. */
+static void nothing_labelled(void **state)
+{
+    struct fixture *f = *state;
+    struct lora_set l;
+    struct pass p;
+    random_lora(&l, &f->m, 3, 0.2f, true);
+    pass_open(&p, f, &l, (const int64_t[]){9}, 1, BACKPROP_KEEP);
+    pass_fill_random(&p, f->m.cfg.vocab_size);
+    for (int64_t i = 0; i < p.rows; i++)
+        p.labels[i] = -100;
+    assert_true(pass_loss(&p) == 0);
+    assert_int_equal(p.n, 0);
+    backprop_backward(&p.bp, p.ids, p.weight, NULL);
+    assert_true(norm_of(l.grads, NULL, l.n_params) == 0);
+    pass_close(&p);
+    lora_free(&l);
+}
+
 /* ---- finite differences ---- */
 
 /* Long enough for five tiles of 64 queries and two of 256 keys, and for tiles with a single row. */
@@ -466,6 +485,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(against_pytorch),
         ON_BOTH(kept_is_recomputed),
+        ON_BOTH(nothing_labelled),
         ON_BOTH(differences_of_weights),
         ON_BOTH(differences_of_lora_without_dropout),
         ON_BOTH(differences_of_lora_with_dropout),
