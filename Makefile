@@ -6,11 +6,11 @@ CFLAGS   ?= -O3 -g
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith $(if $(WERROR),-Werror)
 DEFS     := -D_GNU_SOURCE
 STD      := -std=gnu11
-PACKAGES := gcc pkg-config python3-pip libopenblas0-pthread libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev \
+PACKAGES := gcc libc6-dev pkg-config python3-pip libopenblas0-pthread libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev \
             libssl-dev libcmocka-dev
 LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto
 
-ARCH     := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ARCH     := $(shell uname -m)
 PORTABLE := $(filter-out core/kernel/rows_avx%.c,$(wildcard core/*/*.c data/*.c prune/*.c train/*.c eval/*.c))
 KERNELS  := $(if $(filter x86_64,$(ARCH)),core/kernel/rows_avx2.c core/kernel/rows_avx512.c)
 LIB_SRC  := $(PORTABLE) $(KERNELS)

@@ -148,28 +148,83 @@ static void a_long_criterion_is_no_danger(void **state)
     scores_free(&s);
 }
 
+/* A score file with these datasets; attributes only where asked for. */
+static void put_h5(const char *path, const double *score, const int64_t *score_dims, int score_rank, const int64_t *block, int64_t n_block,
+                   bool attributes)
+{
+    struct h5_writer w;
+    OK(h5_writer_open(&w, path, &err));
+    if (score)
+        OK(h5_put_f64(&w, "score", score, score_dims, score_rank, &err));
+    if (block)
+        OK(h5_put_i64(&w, "block", block, &n_block, 1, &err));
+    if (attributes) {
+        OK(h5_attr_string(&w, "/", "criterion", "ppl", &err));
+        OK(h5_attr_string(&w, "/", "model_hash", "x", &err));
+    }
+    OK(h5_writer_commit(&w, &err));
+}
+
 static void damaged_hdf5(void **state)
 {
     (void)state;
-    struct err e[4] = {{0}};
-    struct scores s;
-    struct h5_writer w;
     static const double v[] = {1, 2, 3, 4};
+    static const int64_t good[] = {0, 1, 2, 3}, twice[] = {0, 1, 1, 2}, negative[] = {-1, 0, 1, 2}, most[] = {0, 1, 2, INT64_MAX};
+    static const struct {
+        const double *score;
+        int64_t dims[2];
+        int rank;
+        const int64_t *block;
+        int64_t n_block;
+        bool attributes, ok;
+    } cases[] = {
+        {v, {4}, 1, good, 4, true, true},     {NULL, {0}, 0, NULL, 0, false, false}, {v, {4}, 1, good, 4, false, false},
+        {v, {4}, 1, NULL, 0, true, false},    {v, {4}, 1, good, 3, true, false},     {v, {4}, 1, twice, 4, true, false},
+        {v, {4}, 1, negative, 4, true, false}, {v, {2, 2}, 2, good, 2, true, false}, {v, {0}, 1, good, 0, true, false},
+        {v, {4}, 1, most, 4, true, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct scores s;
+        struct err err = {0};
+        put_h5(in_scratch("bad.h5"), cases[i].score, cases[i].dims, cases[i].rank, cases[i].block, cases[i].n_block, cases[i].attributes);
+        int rc = scores_read(&s, in_scratch("bad.h5"), &err);
+        if ((rc == 0) != cases[i].ok)
+            fail_msg("case %zu: rc %d: %s", i, rc, err.msg);
+        if (rc != 0)
+            expect_error(rc, &err, "bad.h5");
+        scores_free(&s);
+    }
+    struct scores s;
+    struct err err = {0};
     write_text(in_scratch("bad.h5"), "not HDF5");
-    expect_error(scores_read(&s, in_scratch("bad.h5"), &e[0]), &e[0], "bad.h5");
-    OK(h5_writer_open(&w, in_scratch("bad.h5"), &err));
-    OK(h5_writer_commit(&w, &err));
-    expect_error(scores_read(&s, in_scratch("bad.h5"), &e[1]), &e[1], "bad.h5");
-    OK(h5_writer_open(&w, in_scratch("bad.h5"), &err));
-    OK(h5_put_f64(&w, "score", v, (int64_t[]){4}, 1, &err));
-    OK(h5_writer_commit(&w, &err)); /* no attributes */
-    expect_error(scores_read(&s, in_scratch("bad.h5"), &e[2]), &e[2], "bad.h5");
-    OK(h5_writer_open(&w, in_scratch("bad.h5"), &err));
-    OK(h5_put_f64(&w, "score", v, (int64_t[]){2, 2}, 2, &err));
-    OK(h5_attr_string(&w, "/", "criterion", "ppl", &err));
-    OK(h5_attr_string(&w, "/", "model_hash", "x", &err));
-    OK(h5_writer_commit(&w, &err));
-    expect_error(scores_read(&s, in_scratch("bad.h5"), &e[3]), &e[3], "one number per block");
+    expect_error(scores_read(&s, in_scratch("bad.h5"), &err), &err, "bad.h5");
+}
+
+/* Scores of a model that ran without blocks 1 and 4: what is protected is counted on the model on disk. */
+static void some_blocks_only(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"some.json", "some.h5"};
+    static const double score[] = {5, 4, 3, 2};
+    static const int64_t block[] = {0, 2, 3, 5};
+    struct calibration c = rows();
+    json_t *facts = json_object();
+    for (int i = 0; i < 2; i++) {
+        struct scores s = made(score, 4), back;
+        int64_t order[4];
+        memcpy(s.block, block, sizeof block);
+        s.model_blocks = 6;
+        OK(scores_write(in_scratch(names[i]), &s, &c, facts, &err));
+        OK(scores_read(&back, in_scratch(names[i]), &err));
+        assert_int_equal(back.n_blocks, 4);
+        assert_memory_equal(back.block, block, sizeof block);
+        assert_int_equal(scores_protected_order(order, &back, 1, 1), 2);
+        assert_true(order[0] == 3 && order[1] == 2);
+        scores_free(&s);
+        scores_free(&back);
+    }
+    json_decref(facts);
+    calibration_free(&c);
 }
 
 static void scores_that_are_no_numbers(void **state)
@@ -178,14 +233,9 @@ static void scores_that_are_no_numbers(void **state)
     static const double bad[] = {NAN, INFINITY, -INFINITY};
     for (int i = 0; i < 3; i++) {
         double v[] = {1, bad[i], 0.5};
-        struct h5_writer w;
         struct scores s;
         struct err err = {0};
-        OK(h5_writer_open(&w, in_scratch("nan.h5"), &err));
-        OK(h5_put_f64(&w, "score", v, (int64_t[]){3}, 1, &err));
-        OK(h5_attr_string(&w, "/", "criterion", "ppl", &err));
-        OK(h5_attr_string(&w, "/", "model_hash", "x", &err));
-        OK(h5_writer_commit(&w, &err));
+        put_h5(in_scratch("nan.h5"), v, (int64_t[]){3}, 1, (int64_t[]){0, 1, 2}, 3, true);
         expect_error(scores_read(&s, in_scratch("nan.h5"), &err), &err, "nan.h5"); /* nothing can be ranked by them */
     }
 }
@@ -251,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(order_keeps_ties_in_index_order), cmocka_unit_test(written_and_read), cmocka_unit_test(json_form),
         cmocka_unit_test(damaged_json), cmocka_unit_test(a_long_criterion_is_no_danger), cmocka_unit_test(damaged_hdf5),
+        cmocka_unit_test(some_blocks_only),
         cmocka_unit_test(scores_that_are_no_numbers), cmocka_unit_test(what_cannot_be_written_says_why),
         cmocka_unit_test(counts_by_ratio), cmocka_unit_test(choices),
     };
