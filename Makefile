@@ -10,6 +10,10 @@ PACKAGES := gcc libc6-dev pkg-config python3-pip libopenblas0-pthread libhdf5-de
             libssl-dev libcmocka-dev
 LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto
 
+MAKEFLAGS += -j$(shell nproc)
+Q        := $(if $(V),,@)
+say       = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
+
 ARCH     := $(shell uname -m)
 PORTABLE := $(filter-out core/kernel/rows_avx%.c,$(wildcard core/*/*.c data/*.c prune/*.c train/*.c eval/*.c))
 KERNELS  := $(if $(filter x86_64,$(ARCH)),core/kernel/rows_avx2.c core/kernel/rows_avx512.c)
@@ -29,6 +33,7 @@ help:
 	@echo "make demo     score, prune, retrain and evaluate a real 135M model; report in build/demo/report.html"
 	@echo "make test     every test"
 	@echo "make bench    speed against this machine's own limits"
+	@echo "make V=1      shows the commands; WERROR=1 makes warnings errors; BUILD=DIR builds elsewhere"
 	@echo "make install  copies the program to PREFIX/bin (PREFIX=$(PREFIX))"
 
 # ---- what is needed from the distribution; nothing is touched when all of it is there ----
@@ -55,18 +60,22 @@ PKG_LIBS   = $(shell pkg-config --libs $(LIBS)) -ldl -lpthread -lm
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/deps.stamp
 	@mkdir -p $(@D)
-	$(CC) $(STD) $(DEFS) $(CFLAGS) $(WARN) -I. $(PKG_CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC,$<)
+	$(Q)$(CC) $(STD) $(DEFS) $(CFLAGS) $(WARN) -I. $(PKG_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/libespalier.a: $(call OBJ,$(LIB_SRC) $(CLI_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)
+	$(Q)ar rcs $@ $^
 
 $(BUILD)/espalier: $(call OBJ,cli/main.c) $(BUILD)/libespalier.a
-	$(CC) $(CFLAGS) $^ $(PKG_LIBS) -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $^ $(PKG_LIBS) -o $@
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libespalier.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $^ $(PKG_LIBS) -lcmocka -o $@
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(CFLAGS) $^ $(PKG_LIBS) -lcmocka -o $@
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 .SECONDARY:

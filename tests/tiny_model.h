@@ -359,7 +359,15 @@ static inline void gg_array(struct buf *b, const char *key, uint32_t type, uint6
 struct gg {
     struct buf table, data;
     uint64_t n;
+    int64_t head_dim;
 };
+
+/* Row r of q or k in a GGUF: there the two halves of a head are interleaved, a rotary pair on adjacent rows. */
+static inline int64_t gg_row(int64_t r, int64_t head_dim)
+{
+    int64_t in_head = r % head_dim;
+    return r - in_head + in_head / 2 + in_head % 2 * head_dim / 2;
+}
 
 static inline void tiny_gg_add(void *arg, const char *hf, const char *gguf, const int64_t *shape, int n_dims, const float *v, int64_t n)
 {
@@ -371,7 +379,10 @@ static inline void tiny_gg_add(void *arg, const char *hf, const char *gguf, cons
         buf_uint(&g->table, (uint64_t)shape[i], 8);
     buf_uint(&g->table, 0, 4); /* f32 */
     buf_uint(&g->table, g->data.n, 8);
-    buf_put(&g->data, v, (size_t)n * sizeof *v);
+    bool pairs = strstr(gguf, "attn_q") || strstr(gguf, "attn_k");
+    int64_t cols = n / shape[0];
+    for (int64_t r = 0; r < shape[0]; r++)
+        buf_put(&g->data, v + (pairs ? gg_row(r, g->head_dim) : r) * cols, (size_t)cols * sizeof *v);
     while (g->data.n % 32)
         buf_put(&g->data, "", 1);
     g->n++;
@@ -408,7 +419,7 @@ static inline void tiny_gg_tokenizer(struct buf *b)
 
 static inline void tiny_gguf(const char *path, const struct tiny *t)
 {
-    struct gg g = {{0}, {0}, 0};
+    struct gg g = {{0}, {0}, 0, t->head_dim};
     struct buf b = {0};
     tiny_each(t, tiny_gg_add, &g);
     buf_put(&b, "GGUF", 4);

@@ -43,7 +43,7 @@ static void train(const struct fixture *f, int threads, const struct train_optio
     json_t *facts = json_pack("{ss}", "version", "test");
     rng_seed(&rng, o->resume ? 8 : 9); /* where a resumed adapter starts must not matter */
     OK(compute_open(&c, threads, &err));
-    OK(lora_create(&l, &f->m, 4, 8, 0.05, some, true, &err));
+    OK(lora_create(&l, &f->m, 16, 32, 0.05, some, true, &err)); /* parameters for several chunks of the optimizer */
     lora_init(&l, &f->m, &rng);
     OK(train_lora(&r, &l, &f->m, &c, &rows, &eval, o, dir, facts, NULL, &err));
     assert_true(isfinite(r.last_loss) && isfinite(r.eval_loss));
@@ -193,7 +193,7 @@ static void training_learns(void **state)
         first += json_number_value(json_object_get(json_array_get(lines, i), "loss")) / 6;
         last += json_number_value(json_object_get(json_array_get(lines, 54 + i), "loss")) / 6;
     }
-    assert_true(last < first - 0.3); /* seen: from 5.2 to about 4 nats, random rows being learnt by heart */
+    assert_true(last < first - 0.3); /* seen: from 5.1 to 3.0 and from 4.8 to 3.1 nats, learnt by heart */
     json_decref(lines);
     free(a);
     free(b);

@@ -213,7 +213,7 @@ static void against_pytorch(void **state)
         if (!got)
             fail_msg("no gradient for %s", t->name);
         double off = norm_of(got, ref, n), size = norm_of(ref, NULL, n);
-        if (!(off <= 1e-4 * size)) /* float32 sums in another order; seen: 2e-6 */
+        if (!(off <= 1e-4 * size)) /* float32 sums in another order; seen: 4e-6 */
             fail_msg("%s: gradient of norm %g is off by %g", t->name, size, off);
         params += n;
     }
@@ -323,8 +323,8 @@ static double difference(struct pass *p, float *x)
 
 static double worst_difference; /* seen so far, as a share of what is allowed */
 
-/* Compares `grad` [n] with differences at a few random places of `x` [n]. A loss of 250 tokens carries rounding of about 2e-5,
- * which becomes 2e-3 in a difference over h; against that stand a share of the gradient itself and of its typical size. */
+/* Compares `grad` [n] with differences at a few random places of `x` [n]. Each token's loss is rounded by some 2e-7, which makes 3e-5
+ * in a difference over h and grows with the root of their number; to that come shares of the gradient and of its typical size. */
 static void check_differences(struct pass *p, float *x, const float *grad, int64_t n, struct rng *rng, const char *what)
 {
     double typical = norm_of(grad, NULL, n) / sqrt((double)n);
@@ -334,7 +334,7 @@ static void check_differences(struct pass *p, float *x, const float *grad, int64
         for (int tries = 0; tries < 50 && fabs((double)grad[at]) < 0.3 * typical; tries++)
             at = rng_below(rng, n); /* a place where there is something to see */
         double want = difference(p, x + at), off = fabs((double)grad[at] - want);
-        double allowed = 4e-3 + 2e-3 * typical + 2e-3 * fabs(want);
+        double allowed = 2e-4 * sqrt((double)p->n) + 2e-3 * typical + 2e-3 * fabs(want);
         worst_difference = fmax(worst_difference, off / allowed);
         if (!(off <= allowed))
             fail_msg("%s, element %lld: gradient %.6g, by differences %.6g (within %.2g)", what, (long long)at, (double)grad[at],
@@ -469,7 +469,7 @@ static void applied_is_merged(void **state)
     for (int64_t len = f->len; len > 0; len -= 8) { /* many rows, then few: sgemm and the fused path */
         float *a = logits_of(&f->m, &f->c, &l, f->ids, 1, len), *b = logits_of(&merged, &f->c, NULL, f->ids, 1, len);
         float *without = logits_of(&f->m, &f->c, NULL, f->ids, 1, len);
-        /* W + s B A is rounded to float once more than W x + s B (A x); seen: 3e-6 */
+        /* W + s B A is rounded to float once more than W x + s B (A x); seen: 1.3e-6 */
         assert_close(a, b, len * vocab, 1e-5, "logits, applied and merged");
         assert_true(norm_of(a, without, len * vocab) > 0.1 * norm_of(a, NULL, len * vocab)); /* it does something */
         free(a);
