@@ -51,9 +51,9 @@ $(BUILD)/deps.stamp: Makefile
 deps: $(BUILD)/deps.stamp
 
 # ---- building; flags of the kernel files are theirs alone ----
-$(BUILD)/obj/core/kernel/rows_%.o: CFLAGS += -fno-math-errno -fno-trapping-math
-$(BUILD)/obj/core/kernel/rows_avx2.o: CFLAGS += -mavx2 -mfma -mf16c
-$(BUILD)/obj/core/kernel/rows_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
+$(BUILD)/obj/core/kernel/rows_%.o: KFLAGS = -fno-math-errno -fno-trapping-math $(ISA_FLAGS)
+$(BUILD)/obj/core/kernel/rows_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c
+$(BUILD)/obj/core/kernel/rows_avx512.o: ISA_FLAGS := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
 
 PKG_CFLAGS = $(shell pkg-config --cflags $(LIBS))
 PKG_LIBS   = $(shell pkg-config --libs $(LIBS)) -ldl -lpthread -lm
@@ -61,7 +61,7 @@ PKG_LIBS   = $(shell pkg-config --libs $(LIBS)) -ldl -lpthread -lm
 $(BUILD)/obj/%.o: %.c $(BUILD)/deps.stamp
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
-	$(Q)$(CC) $(STD) $(DEFS) $(CFLAGS) $(WARN) -I. $(PKG_CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(STD) $(DEFS) $(CFLAGS) $(KFLAGS) $(WARN) -I. $(PKG_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/libespalier.a: $(call OBJ,$(LIB_SRC) $(CLI_SRC))
 	@rm -f $@

@@ -103,10 +103,11 @@ int cmd_generate(struct cli *cli, struct err *err)
     }
     bool stream = cli->out && !cli->json;
     printer = (struct printer){.t = s.t, .out = cli->out};
+    if (generator_open(&g, &s.m, &s.c, s.adapter, (int64_t)in.n + k.max_tokens, err) != 0)
+        goto done;
     if (stream)
         fputs(prompt, cli->out);
-    if (generator_open(&g, &s.m, &s.c, s.adapter, (int64_t)in.n + k.max_tokens, err) != 0 ||
-        generate(&out, &g, in.ids, (int64_t)in.n, k.max_tokens, k.ignore_eos ? -1 : tokenizer_eos(s.t), &k.s,
+    if (generate(&out, &g, in.ids, (int64_t)in.n, k.max_tokens, k.ignore_eos ? -1 : tokenizer_eos(s.t), &k.s,
                  stream ? print_token : NULL, &printer, err) != 0 ||
         tokenizer_decode(&text, &n_text, s.t, out.ids, out.n, err) != 0)
         goto done;

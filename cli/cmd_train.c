@@ -1,6 +1,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "core/base/file.h"
@@ -175,6 +176,7 @@ int cmd_train(struct cli *cli, struct err *err)
     if (session_open(&s, &o, words.word[0], a.data ? NEEDS_TOKENIZER : 0, err) != 0)
         return -1;
     rc = -1;
+    bool new_folder = !path_exists(a.out);
     if ((a.data ? instructions_read(&train, a.data, s.t, t.cutoff, a.train_on_inputs, err)
                 : instructions_read_rows(&train, a.rows, t.cutoff, err)) != 0 ||
         split(&train, &eval, a.val_size, &t, file, err) != 0 || make_adapter(&l, &s, &a, t.seed, err) != 0 ||
@@ -186,8 +188,11 @@ int cmd_train(struct cli *cli, struct err *err)
     json_t *facts = session_facts(&s, cli, &o);
     rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, &t, a.out, facts, &cli->progress, err);
     json_decref(facts);
-    if (rc != 0)
+    if (rc != 0) {
+        if (new_folder)
+            rmdir(a.out); /* where nothing was begun; what is in it stays */
         goto done;
+    }
     cli->result = session_facts(&s, cli, &o);
     report(cli, &r, &l, a.out);
 done:

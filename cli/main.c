@@ -57,6 +57,12 @@ int command_call(json_t **result, const struct cli *parent, const char *name, in
     return rc;
 }
 
+/* Whether what was printed got out; a full disk or a closed pipe is a failure. */
+static int flush_output(struct err *err)
+{
+    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : err_errno(err, "standard output");
+}
+
 static int fail(const struct err *err)
 {
     fprintf(stderr, "espalier: %s\n", err->msg);
@@ -70,11 +76,11 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error like any other */
     if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version"))) {
         printf("espalier %s\n", ESPALIER_VERSION);
-        return 0;
+        return flush_output(&err) == 0 ? 0 : fail(&err);
     }
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help") || !strcmp(argv[1], "-h")) {
         print_help(argc < 2 ? stderr : stdout);
-        return argc < 2 ? 2 : 0;
+        return argc < 2 ? 2 : flush_output(&err) == 0 ? 0 : fail(&err);
     }
     const struct command *c = find_command(&n_words, argc - 1, argv + 1);
     if (!c) {
@@ -89,7 +95,7 @@ int main(int argc, char **argv)
         fputc('\n', stdout);
     }
     json_decref(cli.result);
-    if (rc == 0 && (fflush(stdout) != 0 || ferror(stdout)))
-        err_errno(&err, "standard output"), rc = -1;
+    if (rc == 0)
+        rc = flush_output(&err);
     return rc == 0 ? 0 : fail(&err);
 }

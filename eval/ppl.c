@@ -76,6 +76,10 @@ int ppl_evaluate(struct ppl_result *r, const struct model *m, const struct compu
     }
     progress_end(progress);
     r->ppl = exp(r->nll / (double)r->tokens_scored);
+    if (!isfinite(r->ppl)) {
+        err_set(err, "the perplexity is not finite: %g nats per token", r->nll / (double)r->tokens_scored);
+        goto done;
+    }
     rc = 0;
 done:
     lm_close(&lm);

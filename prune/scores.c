@@ -1,5 +1,6 @@
 #include "prune/scores.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,8 +155,21 @@ done:
     return rc;
 }
 
+/* Scores that are no numbers rank nothing, and JSON cannot hold them. */
+static int check_finite(const struct scores *s, const char *path, struct err *err)
+{
+    if (!isfinite(s->base_ppl))
+        return err_set(err, "%s: the perplexity of the model as it is (%g) is not finite", path, s->base_ppl);
+    for (int64_t i = 0; i < s->n_blocks; i++)
+        if (!isfinite(s->score[i]))
+            return err_set(err, "%s: the score of block %lld (%g) is not finite", path, (long long)s->block[i], s->score[i]);
+    return 0;
+}
+
 int scores_write(const char *path, const struct scores *s, const struct calibration *cal, const json_t *facts, struct err *err)
 {
+    if (check_finite(s, path, err) != 0)
+        return -1;
     int64_t *order = mem_alloc((size_t)s->n_blocks, 2 * sizeof *order, err);
     if (!order)
         return -1;
@@ -181,13 +195,13 @@ static int read_h5(struct scores *s, const char *path, struct err *err)
 {
     double *score = NULL;
     int64_t *block = NULL, dims[4], n_blocks[4];
-    int n_dims, rc = -1;
+    int n_dims, block_dims, rc = -1;
     char *criterion = NULL, *hash = NULL;
-    if (h5_read_f64(&score, dims, &n_dims, path, "score", err) != 0 || h5_read_i64(&block, n_blocks, &n_dims, path, "block", err) != 0 ||
+    if (h5_read_f64(&score, dims, &n_dims, path, "score", err) != 0 || h5_read_i64(&block, n_blocks, &block_dims, path, "block", err) != 0 ||
         h5_read_attr_string(&criterion, path, "/", "criterion", err) != 0 ||
         h5_read_attr_string(&hash, path, "/", "model_hash", err) != 0)
         goto done;
-    if (n_dims != 1 || dims[0] < 1 || n_blocks[0] != dims[0]) {
+    if (n_dims != 1 || block_dims != 1 || dims[0] < 1 || n_blocks[0] != dims[0]) {
         err_set(err, "%s: datasets score and block: one number per block was expected", path);
         goto done;
     }
@@ -195,7 +209,8 @@ static int read_h5(struct scores *s, const char *path, struct err *err)
         goto done;
     memcpy(s->score, score, (size_t)dims[0] * sizeof *score);
     memcpy(s->block, block, (size_t)dims[0] * sizeof *block);
-    s->model_blocks = s->block[s->n_blocks - 1] + 1; /* at least; the hash says which model it is */
+    s->model_blocks = s->block[s->n_blocks - 1];
+    s->model_blocks += s->model_blocks < INT64_MAX; /* at least; the hash says which model it is */
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash);
     rc = check_blocks(s, path, err);
 done:
@@ -244,6 +259,8 @@ int scores_read(struct scores *s, const char *path, struct err *err)
 {
     *s = (struct scores){0};
     int rc = path_has_suffix(path, ".h5") ? read_h5(s, path, err) : read_json(s, path, err);
+    if (rc == 0)
+        rc = check_finite(s, path, err);
     if (rc != 0)
         scores_free(s);
     return rc;

@@ -212,6 +212,11 @@ int state_load(const char *dir, struct lora_set *l, struct adamw *o, double *bes
         }
         memcpy(data[i], t->data, (size_t)n[i] * sizeof(float));
     }
+    for (int i = 0; i < 2; i++)
+        if (!(step[i] >= 0 && step[i] < 1 << 20) || step[i] != floorf(step[i])) {
+            err_set(err, "%s: tensor step holds no number of steps", path);
+            goto done;
+        }
     o->t = ((int64_t)step[0] << 20) + (int64_t)step[1];
     *best = (double)best_loss;
     rc = 0;

@@ -226,8 +226,9 @@ static int after_step(struct trainer *t, int64_t step, FILE *journal, struct pro
             journal_put(journal, json_pack("{sI sf}", "step", (json_int_t)step, "eval_loss", t->r->eval_loss), err) != 0)
             return -1;
         progress_say(progress, "step %lld: evaluation loss %.4f", (long long)step, t->r->eval_loss);
-        if (!(t->r->eval_loss >= t->best)) {
-            t->best = t->r->eval_loss;
+        float loss = (float)t->r->eval_loss; /* as the checkpoint keeps it, so that a resumed training decides alike */
+        if (!(loss >= (float)t->best)) {
+            t->best = (double)loss;
             if (save_adapter(t, "best", err) != 0)
                 return -1;
         }

@@ -76,12 +76,14 @@ int lora_create(struct lora_set *l, const struct model *m, int64_t rank, double 
     if (!(dropout >= 0 && dropout < 1) || !(alpha > 0))
         return err_set(err, "LoRA: alpha must be positive and dropout in [0, 1)");
     int64_t n = 0;
+    l->blocks = arena_alloc(&l->arena, (size_t)l->n_blocks, sizeof *l->blocks, err);
+    if (!l->blocks)
+        return -1;
     visit(l, m, count_one, &n, err);
     l->n_params = n * rank;
-    l->blocks = arena_alloc(&l->arena, (size_t)l->n_blocks, sizeof *l->blocks, err);
     l->params = arena_alloc(&l->arena, (size_t)l->n_params, sizeof(float), err);
     l->grads = with_grads ? arena_alloc(&l->arena, (size_t)l->n_params, sizeof(float), err) : NULL;
-    if (!l->blocks || !l->params || (with_grads && !l->grads)) {
+    if (!l->params || (with_grads && !l->grads)) {
         lora_free(l);
         return -1;
     }

@@ -98,6 +98,32 @@ static int bind_block(struct block *b, struct model *m, const struct names *name
     return bind_vector(&b->norm_ffn, m, name, cfg->dim, false, 0, err);
 }
 
+/* A GGUF keeps the llama3 scaling of the rotary frequencies as a list of divisors. Where parameters of that rule give the same
+ * list, they take its place: a Hugging Face config can say them. Every published model has 1 and 4 for the two bounds. */
+static void recognise_llama3(struct model *m)
+{
+    int64_t half = m->cfg.head_dim / 2;
+    float plain[half], scaled[half];
+    struct config guess = m->cfg;
+    config_rope_frequencies(plain, &guess);
+    guess.rope_kind = ROPE_LLAMA3;
+    guess.rope_factor = (double)m->rope_factors[half - 1];
+    guess.rope_low_freq_factor = 1;
+    guess.rope_high_freq_factor = 4;
+    for (int64_t context = 32; context <= 1 << 20; context *= 2) {
+        int64_t i = 0;
+        guess.rope_original_context = context;
+        config_rope_frequencies(scaled, &guess);
+        while (i < half && fabsf(plain[i] / scaled[i] / m->rope_factors[i] - 1) < 1e-4f)
+            i++;
+        if (i == half) {
+            m->cfg = guess;
+            m->rope_factors = NULL;
+            return;
+        }
+    }
+}
+
 static int bind_tensors(struct model *m, struct err *err)
 {
     const struct config *cfg = &m->cfg;
@@ -113,6 +139,8 @@ static int bind_tensors(struct model *m, struct err *err)
         return -1;
     if (gguf && bind_vector(&m->rope_factors, m, "rope_freqs.weight", cfg->head_dim / 2, true, 0, err) != 0)
         return -1;
+    if (m->rope_factors)
+        recognise_llama3(m);
     m->blocks = arena_alloc(&m->arena, (size_t)cfg->n_blocks, sizeof *m->blocks, err);
     m->order = arena_alloc(&m->arena, (size_t)cfg->n_blocks, sizeof *m->order, err);
     if (!m->blocks || !m->order)

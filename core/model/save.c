@@ -1,6 +1,7 @@
 #include "core/model/save.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,8 +84,15 @@ struct strip_job {
     int64_t first, n;
     float *values;    /* [n, cols] */
     uint8_t *encoded; /* the same in the target dtype */
-    int64_t bad;      /* some element that is not finite, or -1 */
+    atomic_llong bad; /* some element that is not finite, or -1 */
 };
+
+/* Whether a value has a finite one of that dtype to become. */
+static bool fits(float v, enum dtype t)
+{
+    float limit = t == DTYPE_F16 ? 65520.0f : 0x1.ffp127f; /* what rounds to infinity */
+    return t == DTYPE_F32 ? isfinite(v) : fabsf(v) < limit;
+}
 
 static void strip_task(void *arg, int64_t task, int worker)
 {
@@ -99,13 +107,19 @@ static void strip_task(void *arg, int64_t task, int worker)
         gemm(j->c, v, cols, l->b + (j->first + i) * l->rank, l->rank, l->a, cols, n, cols, l->rank, l->scale, 1, 0);
     }
     for (int64_t k = 0; k < n * cols; k++)
-        if (!isfinite(v[k]))
+        if (!fits(v[k], j->dtype))
             j->bad = (j->first + i) * cols + k; /* any one of them will do */
     dtype_encode(j->encoded + dtype_bytes(j->dtype, i * cols), v, n * cols, j->dtype);
 }
 
 /* Receives the encoded bytes of the tensors, in order. */
 typedef int sink_fn(void *arg, int64_t tensor, const void *data, size_t bytes, struct err *err);
+
+static void not_finite(const struct plan *p, int64_t tensor, int64_t element, enum dtype dtype, struct err *err)
+{
+    err_set(err, "tensor %s: element %lld is not a finite number in %s", p->entries[tensor].name, (long long)element,
+            dtype_table[dtype].name);
+}
 
 static int produce(const struct plan *p, const struct compute *c, enum dtype dtype, int64_t max_cols, sink_fn *sink, void *arg,
                    struct progress *progress, struct err *err)
@@ -122,6 +136,11 @@ static int produce(const struct plan *p, const struct compute *c, enum dtype dty
         j.item = &p->items[i];
         if (!w) {
             int64_t n = p->entries[i].shape[0];
+            for (int64_t k = 0; k < n; k++)
+                if (!fits(p->items[i].vector[k], dtype)) {
+                    not_finite(p, i, k, dtype, err);
+                    goto done;
+                }
             dtype_encode(j.encoded, p->items[i].vector, n, dtype);
             if (sink(arg, i, j.encoded, dtype_bytes(dtype, n), err) != 0)
                 goto done;
@@ -131,7 +150,7 @@ static int produce(const struct plan *p, const struct compute *c, enum dtype dty
             j.n = w->rows - j.first < STRIP_ROWS ? w->rows - j.first : STRIP_ROWS;
             pool_run(c->pool, strip_task, &j, (j.n + 15) / 16);
             if (j.bad >= 0) {
-                err_set(err, "tensor %s: element %lld is not a finite number", p->entries[i].name, (long long)j.bad);
+                not_finite(p, i, (int64_t)atomic_load(&j.bad), dtype, err);
                 goto done;
             }
             size_t bytes = dtype_bytes(dtype, j.n * w->cols);
@@ -202,7 +221,13 @@ static json_t *token_id(int64_t id)
 static json_t *config_of_gguf(const struct model *m)
 {
     const struct config *c = &m->cfg;
-    json_t *scaling = c->rope_kind == ROPE_LINEAR ? json_pack("{ss sf}", "rope_type", "linear", "factor", c->rope_factor) : json_null();
+    json_t *scaling = json_null();
+    if (c->rope_kind == ROPE_LINEAR)
+        scaling = json_pack("{ss sf}", "rope_type", "linear", "factor", c->rope_factor);
+    else if (c->rope_kind == ROPE_LLAMA3)
+        scaling = json_pack("{ss sf sf sf sI}", "rope_type", "llama3", "factor", c->rope_factor, "low_freq_factor",
+                            c->rope_low_freq_factor, "high_freq_factor", c->rope_high_freq_factor,
+                            "original_max_position_embeddings", (json_int_t)c->rope_original_context);
     return json_pack("{s[s] ss ss sI sI sI sI sI sI sI sI sf sf so sb sb sb so so so}", "architectures", "LlamaForCausalLM",
                      "model_type", "llama", "hidden_act", "silu", "hidden_size", (json_int_t)c->dim, "intermediate_size",
                      (json_int_t)c->ffn_dim, "num_attention_heads", (json_int_t)c->n_heads, "num_key_value_heads",
@@ -237,8 +262,8 @@ static int write_config(const struct model *m, const char *dir, const struct sav
     if (!in || !out)
         goto done;
     if (m->rope_factors) { /* written without them, the saved model would be another one */
-        err_set(err, "%s: its rotary factors (tensor rope_freqs.weight) have no place in a Hugging Face config.json; use the Hugging Face "
-                     "form of the model", m->path);
+        err_set(err, "%s: its rotary factors (tensor rope_freqs.weight) fit no rule that a Hugging Face config.json can state; use "
+                     "the Hugging Face form of the model", m->path);
         goto done;
     }
     root = m->src.gguf ? config_of_gguf(m) : json_read(in, err);

@@ -14,7 +14,7 @@ enum {
 
 int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err)
 {
-    int64_t tiles = ceil_div(h->w.rows, 96) + 1; /* tiles_cut makes none narrower */
+    int64_t tiles = ceil_div(h->w.rows, 48) + 1; /* tiles_cut stops dividing below 96 columns */
     struct { float **p; int64_t w; } row[] = {{&a->x, h->w.cols}, {&a->r, 1}, {&a->lse, 1}, {&a->target, 1}, {&a->top, tiles}, {&a->sum, tiles}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         if (!(*row[i].p = arena_alloc(arena, (size_t)rows, (size_t)row[i].w * sizeof(float), err)))

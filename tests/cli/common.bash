@@ -5,6 +5,7 @@ export LC_ALL=C
 : "${BUILD:?the folder of the build (tests/run sets it)}"
 espalier=$BUILD/espalier
 tool=$BUILD/tests/cli/test_tool
+[ -x "$espalier" ] && [ -x "$tool" ] || { echo "$espalier or $tool is missing" >&2; exit 1; }
 work=$(mktemp -d /tmp/espalier-cli-XXXXXX) || exit 1
 mounted=
 clean_up() {

@@ -67,8 +67,10 @@ for list in 1,1 8 -1 1,,2 1, ,1 x 1x 1.5 99999999999999999999 0,1,2,3,4,5,6,7; d
     fails 'drop' eval ppl model --text calib.txt --seq-len 32 --drop=$list
     fails 'drop' prune model --drop=$list --out p
 done
-fails 'drop' prune model --drop= --out p # nothing to do is no pruning
 absent p
+succeeds prune model --drop= --out copy --quiet # an empty list drops nothing, and the plan says so
+[ "$("$tool" get copy/plan.json dropped)" = '[]' ] && [ "$("$tool" get copy/plan.json params_before)" = "$("$tool" get copy/plan.json params_after)" ] ||
+    complain "an empty list"
 
 echo "--- scores"
 fails 'nowhere.json' prune model --scores nowhere.json --count 1 --out p
