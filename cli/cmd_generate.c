@@ -206,8 +206,10 @@ int cmd_chat(struct cli *cli, struct err *err)
         fputs("> ", cli->out);
         fflush(cli->out);
         ssize_t n = getline(&line, &cap, stdin);
-        if (n < 0)
+        if (n < 0) {
+            fputc('\n', cli->out);
             break;
+        }
         if (n > 0 && line[n - 1] == '\n')
             line[--n] = 0;
         if (n == 0)

@@ -65,19 +65,49 @@ static int by_logit(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
+/* Moves the root of a heap of n down to its place; the least likely candidate is at the root. */
+static void sift_down(struct candidate *heap, int64_t n, int64_t at)
+{
+    for (int64_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && by_logit(&heap[child], &heap[child + 1]) < 0)
+            child++;
+        if (by_logit(&heap[at], &heap[child]) >= 0)
+            return;
+        struct candidate t = heap[at];
+        heap[at] = heap[child];
+        heap[child] = t;
+    }
+}
+
+/* Leaves the `keep` likeliest of the vocabulary in g->candidates, likeliest first. Most tokens lose against the root of a small
+ * heap at once; sorting all of them would cost as much as the model's own step. */
+static void likeliest(struct generator *g, int64_t vocab, int64_t keep)
+{
+    struct candidate *heap = g->candidates;
+    for (int64_t i = 0; i < vocab; i++) {
+        struct candidate c = {g->logits[i], (int32_t)i};
+        if (i < keep) {
+            heap[i] = c;
+            if (i == keep - 1)
+                for (int64_t k = keep / 2; k >= 0; k--)
+                    sift_down(heap, keep, k);
+        } else if (by_logit(&c, &heap[0]) < 0) {
+            heap[0] = c;
+            sift_down(heap, keep, 0);
+        }
+    }
+    qsort(heap, (size_t)keep, sizeof *heap, by_logit);
+}
+
 int32_t generator_pick(struct generator *g, const struct sampling *s, struct rng *rng)
 {
-    int64_t vocab = g->lm.m->cfg.vocab_size, n = vocab, top = 0;
+    int64_t vocab = g->lm.m->cfg.vocab_size, n = s->top_k > 0 && s->top_k < vocab ? s->top_k : vocab, top = 0;
     for (int64_t i = 1; i < vocab; i++)
         if (g->logits[i] > g->logits[top])
             top = i;
     if (s->temperature <= 0)
         return (int32_t)top;
-    for (int64_t i = 0; i < vocab; i++)
-        g->candidates[i] = (struct candidate){g->logits[i], (int32_t)i};
-    qsort(g->candidates, (size_t)n, sizeof *g->candidates, by_logit);
-    if (s->top_k > 0 && s->top_k < n)
-        n = s->top_k;
+    likeliest(g, vocab, n);
     double sum = 0, best = g->candidates[0].logit;
     for (int64_t i = 0; i < n; i++)
         sum += exp((g->candidates[i].logit - best) / s->temperature);

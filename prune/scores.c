@@ -184,6 +184,9 @@ int scores_write(const char *path, const struct scores *s, const struct calibrat
 /* Whether the blocks read are indices of the model, each once, in ascending order. */
 static int check_blocks(const struct scores *s, const char *path, struct err *err)
 {
+    if (s->model_blocks < s->n_blocks)
+        return err_set(err, "%s: scores of %lld blocks of a model that has %lld", path, (long long)s->n_blocks,
+                       (long long)s->model_blocks);
     for (int64_t i = 0; i < s->n_blocks; i++)
         if (s->block[i] < 0 || s->block[i] >= s->model_blocks || (i > 0 && s->block[i] <= s->block[i - 1]))
             return err_set(err, "%s: block indices from 0 to %lld, ascending and once each, were expected; %lld found", path,

@@ -10,7 +10,7 @@
 #include "core/base/rng.h"
 #include "train/journal.h"
 
-enum { PASS_ROWS = 2048 }; /* token rows that go through the model together; several micro-batches where they fit */
+enum { PASS_ROWS = 1024 }; /* token rows that go through the model together; several micro-batches where they fit */
 
 struct trainer {
     const struct train_options *o;

@@ -144,7 +144,7 @@ int config_check(const struct config *cfg, const char *file, struct err *err)
     struct { const char *name; int64_t v, max; } sizes[] = {
         {"number of blocks", cfg->n_blocks, 4096},      {"width", cfg->dim, 1 << 17},
         {"number of heads", cfg->n_heads, 4096},        {"number of key-value heads", cfg->n_kv_heads, 4096},
-        {"head width", cfg->head_dim, 4096},            {"feed-forward width", cfg->ffn_dim, 1 << 19},
+        {"head width", cfg->head_dim, 4096},            {"feed-forward width", cfg->ffn_dim, 1 << 17},
         {"vocabulary size", cfg->vocab_size, 1 << 22},  {"context length", cfg->context_length, 1 << 28},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)

@@ -49,7 +49,7 @@ static void forward_head(const struct job *j, const struct seq *s, const struct 
     const float *v = (s->kv ? cache_at(s->kv, j->slot, 1, h) : j->v + s->row * kv_width) + group * d;
     const float *q = j->q + row * q_width + head * d;
     float *out = j->out + row * q_width + head * d;
-    float *p = scratch, m[64], l[64] = {0};
+    float *p = scratch, m[QUERY_TILE], l[QUERY_TILE] = {0};
     for (int64_t i = 0; i < t->n; i++)
         m[i] = -INFINITY;
     for (int64_t k0 = 0; k0 < end; k0 += TILE_KEYS) {
@@ -102,7 +102,7 @@ static void backward_head(const struct job *j, const struct seq *s, int64_t begi
     const struct heads *h = j->h;
     int64_t d = h->dim, q_width = h->n * d, kv_width = h->n_kv * d, group = head / (h->n / h->n_kv);
     int64_t row = s->row + begin, q_at = row * q_width + head * d, kv_at = s->row * kv_width + group * d;
-    float *p = scratch, *ds = scratch + n * TILE_KEYS, delta[64];
+    float *p = scratch, *ds = scratch + n * TILE_KEYS, delta[QUERY_TILE];
     for (int64_t i = 0; i < n; i++)
         delta[i] = j->c->rows->dot(j->dout + q_at + i * q_width, j->out + q_at + i * q_width, d);
     for (int64_t k0 = 0; k0 < begin + n; k0 += TILE_KEYS) {
@@ -130,7 +130,6 @@ static void backward_head(const struct job *j, const struct seq *s, int64_t begi
 /* One task: a whole sequence and one key-value head, so that no two tasks add to the same dk and dv. */
 static void backward_task(void *arg, int64_t task, int worker)
 {
-    enum { QUERIES = 64 };
     const struct job *j = arg;
     const struct heads *h = j->h;
     const struct seq *s = &j->b->seqs[task / h->n_kv];
@@ -139,9 +138,9 @@ static void backward_task(void *arg, int64_t task, int worker)
         memset(j->dk + (s->row + i) * width + group * h->dim, 0, (size_t)h->dim * sizeof(float));
         memset(j->dv + (s->row + i) * width + group * h->dim, 0, (size_t)h->dim * sizeof(float));
     }
-    for (int64_t begin = 0; begin < s->len; begin += QUERIES)
+    for (int64_t begin = 0; begin < s->len; begin += QUERY_TILE)
         for (int64_t head = group * per_group; head < (group + 1) * per_group; head++)
-            backward_head(j, s, begin, min_i64(QUERIES, s->len - begin), head, j->c->scratch[worker]);
+            backward_head(j, s, begin, min_i64(QUERY_TILE, s->len - begin), head, j->c->scratch[worker]);
 }
 
 void attention_backward(const struct compute *c, float *dq, float *dk, float *dv, const float *dout, const float *out,

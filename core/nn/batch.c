@@ -4,14 +4,12 @@
 
 #include "core/nn/tile.h"
 
-enum { TILE_QUERIES = 64 };
-
 int batch_bind(struct batch *b, struct arena *arena, int64_t max_rows, int64_t max_seqs, struct err *err)
 {
     *b = (struct batch){.max_rows = max_rows, .max_seqs = max_seqs};
     b->seqs = arena_alloc(arena, (size_t)max_seqs, sizeof *b->seqs, err);
     b->pos = arena_alloc(arena, (size_t)max_rows, sizeof *b->pos, err);
-    b->tiles = arena_alloc(arena, (size_t)(max_rows / TILE_QUERIES + max_seqs), sizeof *b->tiles, err);
+    b->tiles = arena_alloc(arena, (size_t)(max_rows / QUERY_TILE + max_seqs), sizeof *b->tiles, err);
     return b->seqs && b->pos && b->tiles ? 0 : -1;
 }
 
@@ -26,8 +24,8 @@ void batch_add(struct batch *b, int64_t len, int64_t pos, struct kv_cache *kv)
     b->seqs[b->n_seqs] = (struct seq){b->rows, len, pos, kv};
     for (int64_t i = 0; i < len; i++)
         b->pos[b->rows + i] = (int32_t)(pos + i);
-    for (int64_t i = 0; i < len; i += TILE_QUERIES)
-        b->tiles[b->n_tiles++] = (struct query_tile){(int32_t)b->n_seqs, i, min_i64(TILE_QUERIES, len - i)};
+    for (int64_t i = 0; i < len; i += QUERY_TILE)
+        b->tiles[b->n_tiles++] = (struct query_tile){(int32_t)b->n_seqs, i, min_i64(QUERY_TILE, len - i)};
     b->n_seqs++;
     b->rows += len;
 }

@@ -18,7 +18,9 @@ struct seq {
     struct kv_cache *kv; /* NULL: the sequence is whole in this batch and pos is 0 */
 };
 
-/* Up to 64 query rows of one sequence: the unit of work of attention. */
+enum { QUERY_TILE = 64 };
+
+/* Up to QUERY_TILE query rows of one sequence: the unit of work of attention. */
 struct query_tile {
     int32_t seq;
     int64_t begin, n; /* rows of the sequence */

@@ -19,14 +19,13 @@ static int set_values(const char *dir, const char *name, const char *at, float v
     size_t begin = (size_t)json_integer_value(json_array_get(range, 0)), end = (size_t)json_integer_value(json_array_get(range, 1));
     bool all = !strcmp(at, "all");
     size_t first = all ? 0 : strtoul(at, NULL, 10), last = all ? (end - begin) / 4 : first + 1;
-    if (!range || begin + 4 * last > end)
-        return 1;
-    for (size_t i = first; i < last; i++)
+    bool inside = range && begin + 4 * last <= end;
+    for (size_t i = first; inside && i < last; i++)
         memcpy(b.p + 8 + n + begin + 4 * i, &value, 4);
     write_bytes(path, b.p, b.n);
     json_decref(root);
     buf_free(&b);
-    return 0;
+    return inside ? 0 : 1;
 }
 
 static int one_object(FILE *in, char **keys, int n)
@@ -59,14 +58,13 @@ static int get(const char *path, char **keys, int n)
     const json_t *v = root;
     for (int i = 0; i < n; i++)
         v = json_is_array(v) ? json_array_get(v, strtoul(keys[i], NULL, 10)) : json_object_get(v, keys[i]);
-    if (!v)
-        return 1;
+    int rc = v ? 0 : 1;
     if (json_is_string(v))
         puts(json_string_value(v));
-    else
+    else if (v)
         json_dumpf(v, stdout, JSON_ENCODE_ANY | JSON_COMPACT), putchar('\n');
     json_decref(root);
-    return 0;
+    return rc;
 }
 
 /* ---- itself ---- */

@@ -120,6 +120,8 @@ static void damaged_json(void **state)
         "{\"blocks\":[{\"index\":0,\"score\":null}]}",
         "{\"blocks\":[{\"index\":0,\"score\":1},{\"index\":0,\"score\":2}]}", /* twice the same block */
         "{\"criterion\":5,\"blocks\":[{\"index\":0,\"score\":1}]}", "{\"model_hash\":[],\"blocks\":[{\"index\":0,\"score\":1}]}",
+        "{\"model_blocks\":-9223372036854775808,\"blocks\":[{\"index\":0,\"score\":1}]}",
+        "{\"model_blocks\":1,\"blocks\":[{\"index\":0,\"score\":1},{\"index\":1,\"score\":1}]}",
         "{\"blocks\":[{\"index\":0,\"score\":1e999}]}", "{\"blocks\":[{\"index\":9223372036854775807,\"score\":1}]}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
