@@ -48,19 +48,26 @@ static bool is_path(const char *name)
     return false;
 }
 
-/* `path` as it is seen from here, when it is given relative to the configuration file. */
+/* `path` as it is seen from here, when it is given relative to the configuration file. A leading "../" takes the folder before
+ * it away, so that results name build/model and not configs/../build/model. */
 static char *beside_config(const struct experiment *e, const char *path, struct err *err)
 {
-    if (*path == '/')
-        return strdup(path);
-    char *dir = strdup(e->config_path), *slash = dir ? strrchr(dir, '/') : NULL, *joined = NULL;
-    if (slash) {
-        slash[1] = 0;
-        joined = path_join(dir, path, err);
-    } else {
-        joined = strdup(path);
+    const char *file = path_base(e->config_path);
+    int keep = *path == '/' ? 0 : (int)(file - e->config_path); /* bytes of the folder's name, with its slash */
+    char *joined;
+    while (keep > 0 && !strncmp(path, "../", 3)) {
+        int up = keep - 1;
+        while (up > 0 && e->config_path[up - 1] != '/')
+            up--;
+        if (e->config_path[up] == '.' || e->config_path[up] == '/')
+            break;
+        keep = up;
+        path += 3;
     }
-    free(dir);
+    if (asprintf(&joined, "%.*s%s", keep, e->config_path, path) < 0) {
+        err_set(err, "out of memory");
+        return NULL;
+    }
     return joined;
 }
 

@@ -141,11 +141,11 @@ static inline void expect_error(int rc, const struct err *err, const char *part)
 
 /* The call fills `err`, one of the macro's own; a test may have another by that name. */
 #pragma GCC diagnostic ignored "-Wshadow"
-#define OK(call)                                                                                                              \
-    do {                                                                                                                      \
-        struct err err = {0};                                                                                                 \
-        if ((call) != 0)                                                                                                      \
-            fail_msg("%s: %s", #call, err.msg);                                                                               \
+#define OK(call)                                                                                                                   \
+    do {                                                                                                                           \
+        struct err err = {0};                                                                                                      \
+        if ((call) != 0)                                                                                                           \
+            fail_msg("%s: %s", #call, err.msg);                                                                                    \
     } while (0)
 
 /* ---- safetensors ---- */
@@ -280,7 +280,8 @@ static inline void tiny_tokenizer(const char *path, bool merges)
 
 /* ---- as a Hugging Face folder ---- */
 
-static inline void tiny_st_add(void *arg, const char *hf, const char *gguf, const int64_t *shape, int n_dims, const float *v, int64_t n)
+static inline void tiny_st_add(void *arg, const char *hf, const char *gguf, const int64_t *shape, int n_dims, const float *v,
+                               int64_t n)
 {
     (void)gguf;
     st_add(arg, hf, "F32", shape, n_dims, v, (size_t)n * sizeof *v);
@@ -369,7 +370,8 @@ static inline int64_t gg_row(int64_t r, int64_t head_dim)
     return r - in_head + in_head / 2 + in_head % 2 * head_dim / 2;
 }
 
-static inline void tiny_gg_add(void *arg, const char *hf, const char *gguf, const int64_t *shape, int n_dims, const float *v, int64_t n)
+static inline void tiny_gg_add(void *arg, const char *hf, const char *gguf, const int64_t *shape, int n_dims, const float *v,
+                               int64_t n)
 {
     (void)hf;
     struct gg *g = arg;

@@ -94,12 +94,13 @@ static void schedule(void **state)
     static const struct {
         int64_t s, warmup, total;
         double factor;
-    } cases[] = {{0, 100, 1000, 0},   {1, 100, 1000, 0.01}, {50, 100, 1000, 0.5}, {99, 100, 1000, 0.99},    {100, 100, 1000, 1},
-                 {550, 100, 1000, 0.5}, {999, 100, 1000, 1.0 / 900}, {1000, 100, 1000, 0}, {1500, 100, 1000, 0}, {0, 0, 10, 1},
-                 {5, 0, 10, 0.5},     {3, 100, 10, 0.03},   {0, 1, 1, 0}};
+    } cases[] = {
+        {0, 100, 1000, 0},     {1, 100, 1000, 0.01},        {50, 100, 1000, 0.5}, {99, 100, 1000, 0.99}, {100, 100, 1000, 1},
+        {550, 100, 1000, 0.5}, {999, 100, 1000, 1.0 / 900}, {1000, 100, 1000, 0}, {1500, 100, 1000, 0},  {0, 0, 10, 1},
+        {5, 0, 10, 0.5},       {3, 100, 10, 0.03},          {0, 1, 1, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         double got = linear_schedule(1e-4, cases[i].s, cases[i].warmup, cases[i].total);
-        if (fabs(got - 1e-4 * cases[i].factor) > 1e-18)
+        if (!(fabs(got - 1e-4 * cases[i].factor) <= 1e-18)) /* a rounding */
             fail_msg("step %lld of %lld: %g", (long long)cases[i].s, (long long)cases[i].total, got);
     }
 }
@@ -107,7 +108,10 @@ static void schedule(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(steps_follow_torch), cmocka_unit_test(threads_change_no_bit), cmocka_unit_test(norms), cmocka_unit_test(schedule),
+        cmocka_unit_test(steps_follow_torch),
+        cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(norms),
+        cmocka_unit_test(schedule),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -182,9 +182,23 @@ static void ready_rows_in_hdf5(void **state)
 static void damaged_ready_rows(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"",          "[]",           "{}",          "3",           "[[1]]",      "[[1,2],[3]]",
-                                      "[[1,2],3]", "[[1,2.5]]",    "[[1,\"2\"]]", "[[1,-1]]",    "[[1,2],[]]", "[[1,2147483648]]",
-                                      "[[1,2]",    "[[1,2],null]", "[{\"a\":1}]", "[[1,[2,3]]]", "[[1,99999999999999999999]]"};
+    static const char *const bad[] = {"",
+                                      "[]",
+                                      "{}",
+                                      "3",
+                                      "[[1]]",
+                                      "[[1,2],[3]]",
+                                      "[[1,2],3]",
+                                      "[[1,2.5]]",
+                                      "[[1,\"2\"]]",
+                                      "[[1,-1]]",
+                                      "[[1,2],[]]",
+                                      "[[1,2147483648]]",
+                                      "[[1,2]",
+                                      "[[1,2],null]",
+                                      "[{\"a\":1}]",
+                                      "[[1,[2,3]]]",
+                                      "[[1,99999999999999999999]]"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct calibration c;
         struct err err = {0};
@@ -199,9 +213,15 @@ static void damaged_ready_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(draws_are_those_of_python), cmocka_unit_test(bos_before_every_row), cmocka_unit_test(scarce_documents),
-        cmocka_unit_test(all_that_there_are), cmocka_unit_test(too_few_documents_says_how_many), cmocka_unit_test(wrong_calls),
-        cmocka_unit_test(no_bos_to_put_first), cmocka_unit_test(ready_rows), cmocka_unit_test(ready_rows_in_hdf5),
+        cmocka_unit_test(draws_are_those_of_python),
+        cmocka_unit_test(bos_before_every_row),
+        cmocka_unit_test(scarce_documents),
+        cmocka_unit_test(all_that_there_are),
+        cmocka_unit_test(too_few_documents_says_how_many),
+        cmocka_unit_test(wrong_calls),
+        cmocka_unit_test(no_bos_to_put_first),
+        cmocka_unit_test(ready_rows),
+        cmocka_unit_test(ready_rows_in_hdf5),
         cmocka_unit_test(damaged_ready_rows),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

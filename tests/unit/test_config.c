@@ -10,8 +10,7 @@ static int read_text(struct config *c, const char *json, struct err *err)
     return config_from_hf(c, in_scratch("model"), err);
 }
 
-#define SIZES                                                                                                                 \
-    "\"hidden_size\":64,\"intermediate_size\":96,\"num_attention_heads\":8,\"num_hidden_layers\":3,\"vocab_size\":100"
+#define SIZES "\"hidden_size\":64,\"intermediate_size\":96,\"num_attention_heads\":8,\"num_hidden_layers\":3,\"vocab_size\":100"
 
 static void llama_1_leaves_much_out(void **state)
 {
@@ -28,9 +27,11 @@ static void everything_said(void **state)
 {
     (void)state;
     struct config c;
-    OK(read_text(&c, "{" SIZES ",\"model_type\":\"llama\",\"num_key_value_heads\":2,\"head_dim\":16,\"rms_norm_eps\":1e-5,"
-                     "\"rope_theta\":500000.0,\"tie_word_embeddings\":true,\"max_position_embeddings\":4096,\"bos_token_id\":1,"
-                     "\"eos_token_id\":[2,3],\"pad_token_id\":null,\"rope_scaling\":null,\"sliding_window\":null}", &err));
+    OK(read_text(&c,
+                 "{" SIZES ",\"model_type\":\"llama\",\"num_key_value_heads\":2,\"head_dim\":16,\"rms_norm_eps\":1e-5,"
+                 "\"rope_theta\":500000.0,\"tie_word_embeddings\":true,\"max_position_embeddings\":4096,\"bos_token_id\":1,"
+                 "\"eos_token_id\":[2,3],\"pad_token_id\":null,\"rope_scaling\":null,\"sliding_window\":null}",
+                 &err));
     assert_true(c.n_kv_heads == 2 && c.head_dim == 16 && c.norm_eps == 1e-5 && c.rope_theta == 500000 && c.tied_embeddings);
     assert_true(c.context_length == 4096 && c.bos == 1 && c.eos == 2 && c.pad == -1);
     OK(read_text(&c, "{" SIZES ",\"model_type\":\"mistral\"}", &err));
@@ -42,8 +43,10 @@ static void rope_kinds_in_both_layouts(void **state)
     struct config c;
     OK(read_text(&c, "{" SIZES ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}}", &err));
     assert_true(c.rope_kind == ROPE_LINEAR && c.rope_factor == 4);
-    OK(read_text(&c, "{" SIZES ",\"rope_theta\":500000,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
-                     "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}}", &err));
+    OK(read_text(&c,
+                 "{" SIZES ",\"rope_theta\":500000,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,"
+                 "\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}}",
+                 &err));
     assert_true(c.rope_kind == ROPE_LLAMA3 && c.rope_factor == 8 && c.rope_theta == 500000 && c.rope_original_context == 8192);
     OK(read_text(&c, "{" SIZES ",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":77.0}}", &err));
     assert_true(c.rope_kind == ROPE_DEFAULT && c.rope_theta == 77);
@@ -76,8 +79,9 @@ static void what_is_not_supported(void **state)
 {
     (void)state;
     static const char *const bad[][2] = {
-        {"\"model_type\":\"gpt2\"", "gpt2"},       {"\"hidden_act\":\"gelu\"", "gelu"}, {"\"sliding_window\":4096", "4096"},
-        {"\"model_type\":5", "model_type"},        {"\"hidden_size\":\"64\"", "hidden_size"}, {"\"hidden_size\":64.0", "hidden_size"},
+        {"\"model_type\":\"gpt2\"", "gpt2"},        {"\"hidden_act\":\"gelu\"", "gelu"},
+        {"\"sliding_window\":4096", "4096"},        {"\"model_type\":5", "model_type"},
+        {"\"hidden_size\":\"64\"", "hidden_size"},  {"\"hidden_size\":64.0", "hidden_size"},
         {"\"rms_norm_eps\":\"x\"", "rms_norm_eps"}, {"\"tie_word_embeddings\":1", "tie_word_embeddings"},
         {"\"bos_token_id\":\"x\"", "bos_token_id"}, {"\"rope_scaling\":{\"type\":\"linear\",\"factor\":\"2\"}", "factor"},
         {"\"rope_scaling\":{\"type\":3}", "type"},
@@ -99,14 +103,33 @@ static void absurd_sizes(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "\"hidden_size\":0", "\"hidden_size\":-64", "\"hidden_size\":9223372036854775807", "\"num_hidden_layers\":0",
-        "\"num_hidden_layers\":1000000", "\"num_attention_heads\":0", "\"num_attention_heads\":-8", "\"num_key_value_heads\":3",
-        "\"num_key_value_heads\":-1", "\"num_key_value_heads\":16", "\"head_dim\":7", "\"head_dim\":-8", "\"head_dim\":1000000",
-        "\"intermediate_size\":0", "\"vocab_size\":0", "\"vocab_size\":99999999999", "\"max_position_embeddings\":0",
-        "\"rms_norm_eps\":0", "\"rms_norm_eps\":-1e-5", "\"rms_norm_eps\":2", "\"rope_theta\":0", "\"rope_theta\":-1",
-        "\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}", "\"rope_scaling\":{\"type\":\"linear\",\"factor\":-1}",
+        "\"hidden_size\":0",
+        "\"hidden_size\":-64",
+        "\"hidden_size\":9223372036854775807",
+        "\"num_hidden_layers\":0",
+        "\"num_hidden_layers\":1000000",
+        "\"num_attention_heads\":0",
+        "\"num_attention_heads\":-8",
+        "\"num_key_value_heads\":3",
+        "\"num_key_value_heads\":-1",
+        "\"num_key_value_heads\":16",
+        "\"head_dim\":7",
+        "\"head_dim\":-8",
+        "\"head_dim\":1000000",
+        "\"intermediate_size\":0",
+        "\"vocab_size\":0",
+        "\"vocab_size\":99999999999",
+        "\"max_position_embeddings\":0",
+        "\"rms_norm_eps\":0",
+        "\"rms_norm_eps\":-1e-5",
+        "\"rms_norm_eps\":2",
+        "\"rope_theta\":0",
+        "\"rope_theta\":-1",
+        "\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}",
+        "\"rope_scaling\":{\"type\":\"linear\",\"factor\":-1}",
         "\"rope_scaling\":{\"type\":\"llama3\",\"low_freq_factor\":4,\"high_freq_factor\":1}",
-        "\"rope_scaling\":{\"type\":\"llama3\",\"low_freq_factor\":0,\"high_freq_factor\":4,\"original_max_position_embeddings\":0}",
+        "\"rope_scaling\":{\"type\":\"llama3\",\"low_freq_factor\":0,\"high_freq_factor\":4,\"original_max_position_embeddings\":"
+        "0}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char json[400];
@@ -139,8 +162,9 @@ static void files_that_are_none(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_1_leaves_much_out), cmocka_unit_test(everything_said), cmocka_unit_test(rope_kinds_in_both_layouts),
-        cmocka_unit_test(rope_frequencies), cmocka_unit_test(what_is_not_supported), cmocka_unit_test(absurd_sizes),
+        cmocka_unit_test(llama_1_leaves_much_out),    cmocka_unit_test(everything_said),
+        cmocka_unit_test(rope_kinds_in_both_layouts), cmocka_unit_test(rope_frequencies),
+        cmocka_unit_test(what_is_not_supported),      cmocka_unit_test(absurd_sizes),
         cmocka_unit_test(files_that_are_none),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);

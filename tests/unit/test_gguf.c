@@ -126,20 +126,20 @@ static void tensors_that_lie(void **state)
         uint32_t type;
         uint64_t offset;
     } cases[] = {
-        {0, {0}, 0, 0},                                   /* no dimensions */
-        {5, {1, 1, 1, 1}, 0, 0},                          /* too many */
-        {1, {17}, 0, 0},                                  /* 68 bytes of 64 */
-        {1, {9}, 0, 32},                                  /* past the end from an offset inside */
-        {1, {1}, 0, 64},                                  /* begins at the end */
-        {1, {1}, 0, 4},                                   /* not aligned */
-        {1, {1}, 0, UINT64_MAX - 31},                     /* wraps */
+        {0, {0}, 0, 0},               /* no dimensions */
+        {5, {1, 1, 1, 1}, 0, 0},      /* too many */
+        {1, {17}, 0, 0},              /* 68 bytes of 64 */
+        {1, {9}, 0, 32},              /* past the end from an offset inside */
+        {1, {1}, 0, 64},              /* begins at the end */
+        {1, {1}, 0, 4},               /* not aligned */
+        {1, {1}, 0, UINT64_MAX - 31}, /* wraps */
         {1, {1}, 0, (uint64_t)1 << 63},
         {2, {(uint64_t)1 << 32, (uint64_t)1 << 32}, 0, 0}, /* 2^64 elements */
-        {1, {(uint64_t)1 << 62}, 0, 0},                   /* 2^64 bytes */
-        {1, {UINT64_MAX}, 0, 0},                          /* -1 */
+        {1, {(uint64_t)1 << 62}, 0, 0},                    /* 2^64 bytes */
+        {1, {UINT64_MAX}, 0, 0},                           /* -1 */
         {4, {65536, 65536, 65536, 65536}, 0, 0},
-        {1, {33}, 8, 0},                                  /* no whole block of q8_0 */
-        {1, {1}, 14, 0},                                  /* q6_k */
+        {1, {33}, 8, 0}, /* no whole block of q8_0 */
+        {1, {1}, 14, 0}, /* q6_k */
         {1, {1}, 0xffffffff, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -210,7 +210,8 @@ static void keys_that_lie(void **state)
 static void heads_that_lie(void **state)
 {
     (void)state;
-    static const uint64_t counts[][2] = {{1000, 0}, {0, 1000}, {UINT64_MAX, 0}, {0, UINT64_MAX}, {(uint64_t)1 << 60, 0}, {0, (uint64_t)1 << 60}};
+    static const uint64_t counts[][2] = {
+        {1000, 0}, {0, 1000}, {UINT64_MAX, 0}, {0, UINT64_MAX}, {(uint64_t)1 << 60, 0}, {0, (uint64_t)1 << 60}};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         struct buf b = head(3, counts[i][0], counts[i][1]);
         pad(&b, 64);
@@ -320,9 +321,15 @@ static void descriptions_that_lie(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_good_file), cmocka_unit_test(truncated_at_every_length), cmocka_unit_test(tensors_that_lie),
-        cmocka_unit_test(names_twice_or_hardly_names), cmocka_unit_test(keys_that_lie), cmocka_unit_test(heads_that_lie),
-        cmocka_unit_test(a_model), cmocka_unit_test(a_model_truncated), cmocka_unit_test(descriptions_that_lie),
+        cmocka_unit_test(a_good_file),
+        cmocka_unit_test(truncated_at_every_length),
+        cmocka_unit_test(tensors_that_lie),
+        cmocka_unit_test(names_twice_or_hardly_names),
+        cmocka_unit_test(keys_that_lie),
+        cmocka_unit_test(heads_that_lie),
+        cmocka_unit_test(a_model),
+        cmocka_unit_test(a_model_truncated),
+        cmocka_unit_test(descriptions_that_lie),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -28,8 +28,9 @@ static int tear_down(void **state)
 static const char with_input[] =
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that "
     "appropriately completes the request.\n\n### Instruction:\nADD\n\n### Input:\n1 2\n\n### Response:\n";
-static const char without_input[] = "Below is an instruction that describes a task. Write a response that appropriately completes the "
-                                    "request.\n\n### Instruction:\nHI\n\n### Response:\n";
+static const char without_input[] =
+    "Below is an instruction that describes a task. Write a response that appropriately completes the "
+    "request.\n\n### Instruction:\nHI\n\n### Response:\n";
 
 static const char file[] = "[{\"instruction\":\"ADD\",\"input\":\"1 2\",\"output\":\"three\"},"
                            "{\"instruction\":\"HI\",\"input\":\"\",\"output\":\"ho\"}, {\"instruction\":\"HI\",\"output\":\"ho\"}]";
@@ -126,9 +127,18 @@ static void damaged_files(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "{}", "[]", "[1]", "[{\"instruction\":\"a\"}]", "[{\"output\":\"a\"}]", "[{\"instruction\":1,\"output\":\"a\"}]",
-        "[{\"instruction\":\"a\",\"output\":[]}]", "[{\"instruction\":\"a\",\"input\":3,\"output\":\"b\"}]", "[null]",
-        "[{\"instruction\":\"a\",\"output\":\"b\"}, {\"instruction\":\"a\"}]", "[{\"instruction\":\"a\",\"output\":\"\xff\"}]",
+        "",
+        "{}",
+        "[]",
+        "[1]",
+        "[{\"instruction\":\"a\"}]",
+        "[{\"output\":\"a\"}]",
+        "[{\"instruction\":1,\"output\":\"a\"}]",
+        "[{\"instruction\":\"a\",\"output\":[]}]",
+        "[{\"instruction\":\"a\",\"input\":3,\"output\":\"b\"}]",
+        "[null]",
+        "[{\"instruction\":\"a\",\"output\":\"b\"}, {\"instruction\":\"a\"}]",
+        "[{\"instruction\":\"a\",\"output\":\"\xff\"}]",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct instructions d;
@@ -166,10 +176,20 @@ static void damaged_ready_rows(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "[{\"ids\":[1,2],\"labels\":[1]}]", "[{\"ids\":[],\"labels\":[]}]", "[{\"ids\":[1,2]}]", "[[1,2]]", "[]", "{\"ids\":[1,2]}",
-        "[{\"ids\":[1,-2],\"labels\":[1,2]}]", "[{\"ids\":[1,2],\"labels\":[1,-99]}]", "[{\"ids\":[1,2.5],\"labels\":[1,2]}]",
-        "[{\"ids\":[1,2147483648],\"labels\":[1,2]}]", "[{\"ids\":[1,2],\"labels\":[1,2147483648]}]",
-        "[{\"ids\":[1,\"2\"],\"labels\":[1,2]}]", "[{\"ids\":[1,2],\"labels\":[1,null]}]", "[{\"ids\":\"ab\",\"labels\":\"ab\"}]",
+        "[{\"ids\":[1,2],\"labels\":[1]}]",
+        "[{\"ids\":[],\"labels\":[]}]",
+        "[{\"ids\":[1,2]}]",
+        "[[1,2]]",
+        "[]",
+        "{\"ids\":[1,2]}",
+        "[{\"ids\":[1,-2],\"labels\":[1,2]}]",
+        "[{\"ids\":[1,2],\"labels\":[1,-99]}]",
+        "[{\"ids\":[1,2.5],\"labels\":[1,2]}]",
+        "[{\"ids\":[1,2147483648],\"labels\":[1,2]}]",
+        "[{\"ids\":[1,2],\"labels\":[1,2147483648]}]",
+        "[{\"ids\":[1,\"2\"],\"labels\":[1,2]}]",
+        "[{\"ids\":[1,2],\"labels\":[1,null]}]",
+        "[{\"ids\":\"ab\",\"labels\":\"ab\"}]",
         "[{\"ids\":[1,2],\"labels\":[-100,2]},{\"ids\":[1,2],\"labels\":[-100,-101]}]",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -186,9 +206,14 @@ static void damaged_ready_rows(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(prompts_are_masked), cmocka_unit_test(json_lines_are_the_same), cmocka_unit_test(the_cutoff),
-        cmocka_unit_test(rows_without_an_answer_are_skipped), cmocka_unit_test(an_empty_answer_still_teaches_to_stop),
-        cmocka_unit_test(damaged_files), cmocka_unit_test(ready_rows), cmocka_unit_test(damaged_ready_rows),
+        cmocka_unit_test(prompts_are_masked),
+        cmocka_unit_test(json_lines_are_the_same),
+        cmocka_unit_test(the_cutoff),
+        cmocka_unit_test(rows_without_an_answer_are_skipped),
+        cmocka_unit_test(an_empty_answer_still_teaches_to_stop),
+        cmocka_unit_test(damaged_files),
+        cmocka_unit_test(ready_rows),
+        cmocka_unit_test(damaged_ready_rows),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

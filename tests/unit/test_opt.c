@@ -14,16 +14,16 @@ static int parse(struct values *v, struct opt_words *w, struct err *err, int arg
 {
     *v = (struct values){.no = true, .n = 5, .x = 0.5, .s = "default"};
     const struct opt own[] = {
-        {OPT_FLAG, "flag", &v->flag, NULL, "a flag"},  {OPT_NO, "no-thing", &v->no, NULL, "not"},
-        {OPT_INT, "n", &v->n, "N", "a number"},        {OPT_REAL, "x", &v->x, "X", "a real"},
-        {OPT_STRING, "name", &v->s, "S", "a string"},  {.kind = OPT_END},
+        {OPT_FLAG, "flag", &v->flag, NULL, "a flag"}, {OPT_NO, "no-thing", &v->no, NULL, "not"},
+        {OPT_INT, "n", &v->n, "N", "a number"},       {OPT_REAL, "x", &v->x, "X", "a real"},
+        {OPT_STRING, "name", &v->s, "S", "a string"}, {.kind = OPT_END},
     };
     const struct opt shared[] = {{OPT_STRING, "other", &v->other, "O", "of the second table"}, {.kind = OPT_END}};
     const struct opt *tables[] = {own, shared};
     return opt_parse(w, tables, 2, argc, (char **)argv, err);
 }
 
-#define PARSE(v, w, err, ...)                                                                                                 \
+#define PARSE(v, w, err, ...)                                                                                                      \
     parse(v, w, err, (int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)), (const char *[]){__VA_ARGS__})
 
 static void values_and_words(void **state)
@@ -62,10 +62,22 @@ static void mistakes(void **state)
 {
     (void)state;
     static const char *const bad[][3] = {
-        {"--nope", NULL, "--nope"},      {"--na", "x", "--na"},       {"--name", NULL, "--name"},  {"--n", NULL, "--n"},
-        {"--n", "12x", "12x"},           {"--n", "", "--n"},          {"--n=1.5", NULL, "1.5"},    {"--n", "9223372036854775808", "--n"},
-        {"--x", "1e999", "1e999"},       {"--x", "nan", "nan"},       {"--x", "inf", "inf"},       {"--x", "1,5", "1,5"},
-        {"--flag=1", NULL, "--flag"},    {"--no-thing=", NULL, "--no-thing"}, {"-n", "3", "-n"},    {"--name2=x", NULL, "--name2"},
+        {"--nope", NULL, "--nope"},
+        {"--na", "x", "--na"},
+        {"--name", NULL, "--name"},
+        {"--n", NULL, "--n"},
+        {"--n", "12x", "12x"},
+        {"--n", "", "--n"},
+        {"--n=1.5", NULL, "1.5"},
+        {"--n", "9223372036854775808", "--n"},
+        {"--x", "1e999", "1e999"},
+        {"--x", "nan", "nan"},
+        {"--x", "inf", "inf"},
+        {"--x", "1,5", "1,5"},
+        {"--flag=1", NULL, "--flag"},
+        {"--no-thing=", NULL, "--no-thing"},
+        {"-n", "3", "-n"},
+        {"--name2=x", NULL, "--name2"},
         {"--=x", NULL, "--"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -98,8 +110,10 @@ static void help_names_every_option(void **state)
     int64_t n = 7;
     double x = 0.25;
     const char *s = "deflt";
-    const struct opt own[] = {{OPT_INT, "count", &n, "N", "how many"}, {OPT_REAL, "part", &x, "P", "how much"},
-                              {OPT_STRING, "name", &s, "S", "which"}, {.kind = OPT_END}};
+    const struct opt own[] = {{OPT_INT, "count", &n, "N", "how many"},
+                              {OPT_REAL, "part", &x, "P", "how much"},
+                              {OPT_STRING, "name", &s, "S", "which"},
+                              {.kind = OPT_END}};
     const struct opt none[] = {{.kind = OPT_END}};
     char *text = NULL;
     size_t size;
@@ -117,7 +131,7 @@ static void help_names_every_option(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_and_words), cmocka_unit_test(defaults_and_the_end_of_options), cmocka_unit_test(mistakes),
+        cmocka_unit_test(values_and_words),   cmocka_unit_test(defaults_and_the_end_of_options), cmocka_unit_test(mistakes),
         cmocka_unit_test(words_have_a_limit), cmocka_unit_test(help_names_every_option),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

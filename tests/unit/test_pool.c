@@ -98,6 +98,36 @@ static void results_are_seen_by_the_caller(void **state)
     pool_free(p);
 }
 
+struct pair {
+    atomic_int started, done;
+};
+
+/* The caller's task ends as soon as the other one has begun; that one takes its time. */
+static void slow_elsewhere(void *arg, int64_t t, int worker)
+{
+    struct pair *p = arg;
+    (void)t;
+    atomic_fetch_add(&p->started, 1);
+    for (int i = 0; atomic_load(&p->started) < 2 && i < 2000; i++)
+        nanosleep(&(struct timespec){0, 100000}, NULL);
+    if (worker != 0)
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+    atomic_fetch_add(&p->done, 1);
+}
+
+static void the_slowest_is_waited_for(void **state)
+{
+    (void)state;
+    struct pool *p;
+    OK(pool_create(&p, 2, &err));
+    for (int round = 0; round < 10; round++) {
+        struct pair pair = {0, 0};
+        pool_run(p, slow_elsewhere, &pair, 2);
+        assert_int_equal(atomic_load(&pair.done), 2);
+    }
+    pool_free(p);
+}
+
 static void limits(void **state)
 {
     (void)state;
@@ -121,6 +151,7 @@ int main(void)
         cmocka_unit_test(every_task_once),
         cmocka_unit_test(many_small_jobs),
         cmocka_unit_test(results_are_seen_by_the_caller),
+        cmocka_unit_test(the_slowest_is_waited_for),
         cmocka_unit_test(limits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,10 +29,11 @@ static void refused(const char *header, size_t n)
 static void a_good_file(void **state)
 {
     (void)state;
-    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
-                                 "\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[24,30]},"
-                                 "\"n\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[32,40]},"
-                                 "\"e\":{\"dtype\":\"BF16\",\"shape\":[0,7],\"data_offsets\":[48,48]}}";
+    static const char header[] =
+        "{\"__metadata__\":{\"format\":\"pt\"},\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"
+        "\"a\":{\"dtype\":\"F16\",\"shape\":[3],\"data_offsets\":[24,30]},"
+        "\"n\":{\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[32,40]},"
+        "\"e\":{\"dtype\":\"BF16\",\"shape\":[0,7],\"data_offsets\":[48,48]}}";
     struct source s;
     st_file(in_scratch("m.safetensors"), header, strlen(header), values, sizeof values);
     OK(source_open(&s, in_scratch("m.safetensors"), &err));
@@ -90,27 +91,41 @@ static void headers_that_lie(void **state)
     (void)state;
     static const char *const entries[] = {
         /* offsets */
-        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[4,52]", "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0,52]",
-        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[48,0]", "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[-48,0]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[4,52]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0,52]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[48,0]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[-48,0]",
         "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0,9223372036854775807]",
-        "\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[49,49]", "\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[48,56]",
-        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0]", "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0,48,48]",
-        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0.0,48.0]", "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":{\"a\":0}",
-        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[\"0\",\"48\"]", "\"dtype\":\"F32\",\"shape\":[2,6]",
+        "\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[49,49]",
+        "\"dtype\":\"I64\",\"shape\":[1],\"data_offsets\":[48,56]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0,48,48]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[0.0,48.0]",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":{\"a\":0}",
+        "\"dtype\":\"F32\",\"shape\":[2,6],\"data_offsets\":[\"0\",\"48\"]",
+        "\"dtype\":\"F32\",\"shape\":[2,6]",
         /* shapes */
-        "\"dtype\":\"F32\",\"shape\":[2,7],\"data_offsets\":[0,48]", "\"dtype\":\"F32\",\"shape\":[2,5],\"data_offsets\":[0,48]",
-        "\"dtype\":\"F32\",\"shape\":[-2,-6],\"data_offsets\":[0,48]", "\"dtype\":\"F32\",\"shape\":[1,1,1,2,6],\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":[2,7],\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":[2,5],\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":[-2,-6],\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":[1,1,1,2,6],\"data_offsets\":[0,48]",
         "\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]", /* 2^64 elements, and as bytes 0 */
-        "\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]",  /* 2^62: 2^64 bytes */
+        "\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,0]",   /* 2^62: 2^64 bytes */
         "\"dtype\":\"F32\",\"shape\":[4611686018427387916],\"data_offsets\":[0,48]",
         "\"dtype\":\"F32\",\"shape\":[9223372036854775807,9223372036854775807],\"data_offsets\":[0,4]",
-        "\"dtype\":\"F32\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]", "\"dtype\":\"F32\",\"shape\":12,\"data_offsets\":[0,48]",
-        "\"dtype\":\"F32\",\"shape\":[2.0,6.0],\"data_offsets\":[0,48]", "\"dtype\":\"F32\",\"shape\":[\"2\",6],\"data_offsets\":[0,48]",
-        "\"dtype\":\"F32\",\"shape\":null,\"data_offsets\":[0,4]", "\"dtype\":\"F32\",\"data_offsets\":[0,4]",
+        "\"dtype\":\"F32\",\"shape\":[9223372036854775808],\"data_offsets\":[0,0]",
+        "\"dtype\":\"F32\",\"shape\":12,\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":[2.0,6.0],\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":[\"2\",6],\"data_offsets\":[0,48]",
+        "\"dtype\":\"F32\",\"shape\":null,\"data_offsets\":[0,4]",
+        "\"dtype\":\"F32\",\"data_offsets\":[0,4]",
         /* dtypes */
-        "\"dtype\":\"F64\",\"shape\":[6],\"data_offsets\":[0,48]", "\"dtype\":\"f32\",\"shape\":[12],\"data_offsets\":[0,48]",
-        "\"dtype\":\"\",\"shape\":[12],\"data_offsets\":[0,48]", "\"dtype\":4,\"shape\":[12],\"data_offsets\":[0,48]",
-        "\"shape\":[12],\"data_offsets\":[0,48]", "",
+        "\"dtype\":\"F64\",\"shape\":[6],\"data_offsets\":[0,48]",
+        "\"dtype\":\"f32\",\"shape\":[12],\"data_offsets\":[0,48]",
+        "\"dtype\":\"\",\"shape\":[12],\"data_offsets\":[0,48]",
+        "\"dtype\":4,\"shape\":[12],\"data_offsets\":[0,48]",
+        "\"shape\":[12],\"data_offsets\":[0,48]",
+        "",
     };
     for (size_t i = 0; i < sizeof entries / sizeof *entries; i++) {
         char header[400];
@@ -123,8 +138,17 @@ static void headers_that_are_none(void **state)
 {
     (void)state;
     static const char *const headers[] = {
-        "[]", "3 ", "null", "\"text\"", "{\"a\":", "{\"a\":1}", "{\"a\":null}", "{\"a\":[]}", "{} x",
-        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+        "[]",
+        "3 ",
+        "null",
+        "\"text\"",
+        "{\"a\":",
+        "{\"a\":1}",
+        "{\"a\":null}",
+        "{\"a\":[]}",
+        "{} x",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":["
+        "4,8]}}",
         "{\"\xff\xfe\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
         "{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
         "{\"\xed\xa0\x80\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", /* a lone surrogate */
@@ -203,7 +227,7 @@ static void shards(void **state)
     write_text(in_scratch("secret"), "x");
     OK(open_index("{\"metadata\":{},\"weight_map\":{\"a\":\"one\",\"b\":\"two\"}}", &err));
     static const char *const bad[][2] = {
-        {"{\"weight_map\":{\"a\":\"one\",\"b\":\"three\"}}", "three"},        /* no such shard */
+        {"{\"weight_map\":{\"a\":\"one\",\"b\":\"three\"}}", "three"},         /* no such shard */
         {"{\"weight_map\":{\"a\":\"one\",\"b\":\"two\",\"c\":\"one\"}}", "c"}, /* no such tensor */
         {"{\"weight_map\":{\"a\":\"two\",\"b\":\"one\"}}", "index.json"},      /* in the other shard */
         {"{\"weight_map\":{\"a\":\"one\",\"b\":\"../secret\"}}", "index.json"},
@@ -246,9 +270,15 @@ static void folders_without_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_good_file), cmocka_unit_test(what_is_written_is_read), cmocka_unit_test(truncated_at_every_length),
-        cmocka_unit_test(headers_that_lie), cmocka_unit_test(headers_that_are_none), cmocka_unit_test(header_lengths_that_lie),
-        cmocka_unit_test(overlaps_are_no_danger), cmocka_unit_test(shards), cmocka_unit_test(folders_without_weights),
+        cmocka_unit_test(a_good_file),
+        cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(truncated_at_every_length),
+        cmocka_unit_test(headers_that_lie),
+        cmocka_unit_test(headers_that_are_none),
+        cmocka_unit_test(header_lengths_that_lie),
+        cmocka_unit_test(overlaps_are_no_danger),
+        cmocka_unit_test(shards),
+        cmocka_unit_test(folders_without_weights),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

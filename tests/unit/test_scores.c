@@ -94,8 +94,8 @@ static void json_form(void **state)
     want = json_pack("[ii]", 5, 4);
     assert_true(json_equal(json_object_get(root, "protected_order"), want));
     json_decref(want);
-    want = json_pack("{ss ss s[ii] s[ii] si si}", "file", "calib.txt", "sha256", "aa", "documents", 0, 17, "offsets", 0, 4, "seq_len", 3,
-                     "samples", 2);
+    want = json_pack("{ss ss s[ii] s[ii] si si}", "file", "calib.txt", "sha256", "aa", "documents", 0, 17, "offsets", 0, 4,
+                     "seq_len", 3, "samples", 2);
     assert_true(json_equal(json_object_get(root, "calibration"), want));
     json_decref(want);
     want = json_pack("{si sf}", "index", 2, "score", 7.0);
@@ -114,15 +114,27 @@ static void damaged_json(void **state)
 {
     (void)state;
     static const char *const bad[] = {
-        "", "[]", "{}", "3", "{\"blocks\":[]}", "{\"blocks\":{}}", "{\"blocks\":[1,2]}", "{\"blocks\":[{\"index\":0}]}",
-        "{\"blocks\":[{\"score\":1}]}", "{\"blocks\":[{\"index\":1,\"score\":1}]}", "{\"blocks\":[{\"index\":-1,\"score\":1}]}",
-        "{\"blocks\":[{\"index\":0.0,\"score\":1}]}", "{\"blocks\":[{\"index\":0,\"score\":\"1\"}]}",
+        "",
+        "[]",
+        "{}",
+        "3",
+        "{\"blocks\":[]}",
+        "{\"blocks\":{}}",
+        "{\"blocks\":[1,2]}",
+        "{\"blocks\":[{\"index\":0}]}",
+        "{\"blocks\":[{\"score\":1}]}",
+        "{\"blocks\":[{\"index\":1,\"score\":1}]}",
+        "{\"blocks\":[{\"index\":-1,\"score\":1}]}",
+        "{\"blocks\":[{\"index\":0.0,\"score\":1}]}",
+        "{\"blocks\":[{\"index\":0,\"score\":\"1\"}]}",
         "{\"blocks\":[{\"index\":0,\"score\":null}]}",
         "{\"blocks\":[{\"index\":0,\"score\":1},{\"index\":0,\"score\":2}]}", /* twice the same block */
-        "{\"criterion\":5,\"blocks\":[{\"index\":0,\"score\":1}]}", "{\"model_hash\":[],\"blocks\":[{\"index\":0,\"score\":1}]}",
+        "{\"criterion\":5,\"blocks\":[{\"index\":0,\"score\":1}]}",
+        "{\"model_hash\":[],\"blocks\":[{\"index\":0,\"score\":1}]}",
         "{\"model_blocks\":-9223372036854775808,\"blocks\":[{\"index\":0,\"score\":1}]}",
         "{\"model_blocks\":1,\"blocks\":[{\"index\":0,\"score\":1},{\"index\":1,\"score\":1}]}",
-        "{\"blocks\":[{\"index\":0,\"score\":1e999}]}", "{\"blocks\":[{\"index\":9223372036854775807,\"score\":1}]}",
+        "{\"blocks\":[{\"index\":0,\"score\":1e999}]}",
+        "{\"blocks\":[{\"index\":9223372036854775807,\"score\":1}]}",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct scores s;
@@ -151,8 +163,8 @@ static void a_long_criterion_is_no_danger(void **state)
 }
 
 /* A score file with these datasets; attributes only where asked for. */
-static void put_h5(const char *path, const double *score, const int64_t *score_dims, int score_rank, const int64_t *block, int64_t n_block,
-                   bool attributes)
+static void put_h5(const char *path, const double *score, const int64_t *score_dims, int score_rank, const int64_t *block,
+                   int64_t n_block, bool attributes)
 {
     struct h5_writer w;
     OK(h5_writer_open(&w, path, &err));
@@ -180,15 +192,16 @@ static void damaged_hdf5(void **state)
         int64_t n_block;
         bool attributes, ok;
     } cases[] = {
-        {v, {4}, 1, good, 4, true, true},     {NULL, {0}, 0, NULL, 0, false, false}, {v, {4}, 1, good, 4, false, false},
-        {v, {4}, 1, NULL, 0, true, false},    {v, {4}, 1, good, 3, true, false},     {v, {4}, 1, twice, 4, true, false},
-        {v, {4}, 1, negative, 4, true, false}, {v, {2, 2}, 2, good, 2, true, false}, {v, {0}, 1, good, 0, true, false},
+        {v, {4}, 1, good, 4, true, true},      {NULL, {0}, 0, NULL, 0, false, false}, {v, {4}, 1, good, 4, false, false},
+        {v, {4}, 1, NULL, 0, true, false},     {v, {4}, 1, good, 3, true, false},     {v, {4}, 1, twice, 4, true, false},
+        {v, {4}, 1, negative, 4, true, false}, {v, {2, 2}, 2, good, 2, true, false},  {v, {0}, 1, good, 0, true, false},
         {v, {4}, 1, most, 4, true, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct scores s;
         struct err err = {0};
-        put_h5(in_scratch("bad.h5"), cases[i].score, cases[i].dims, cases[i].rank, cases[i].block, cases[i].n_block, cases[i].attributes);
+        put_h5(in_scratch("bad.h5"), cases[i].score, cases[i].dims, cases[i].rank, cases[i].block, cases[i].n_block,
+               cases[i].attributes);
         int rc = scores_read(&s, in_scratch("bad.h5"), &err);
         if ((rc == 0) != cases[i].ok)
             fail_msg("case %zu: rc %d: %s", i, rc, err.msg);
@@ -301,11 +314,17 @@ static void choices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_keeps_ties_in_index_order), cmocka_unit_test(written_and_read), cmocka_unit_test(json_form),
-        cmocka_unit_test(damaged_json), cmocka_unit_test(a_long_criterion_is_no_danger), cmocka_unit_test(damaged_hdf5),
+        cmocka_unit_test(order_keeps_ties_in_index_order),
+        cmocka_unit_test(written_and_read),
+        cmocka_unit_test(json_form),
+        cmocka_unit_test(damaged_json),
+        cmocka_unit_test(a_long_criterion_is_no_danger),
+        cmocka_unit_test(damaged_hdf5),
         cmocka_unit_test(some_blocks_only),
-        cmocka_unit_test(scores_that_are_no_numbers), cmocka_unit_test(what_cannot_be_written_says_why),
-        cmocka_unit_test(counts_by_ratio), cmocka_unit_test(choices),
+        cmocka_unit_test(scores_that_are_no_numbers),
+        cmocka_unit_test(what_cannot_be_written_says_why),
+        cmocka_unit_test(counts_by_ratio),
+        cmocka_unit_test(choices),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -35,8 +35,8 @@ static void lines(void **state)
         const char *text;
         const char *docs[5];
     } cases[] = {
-        {"one\ntwo\n", {"one", "two"}},   {"one\ntwo", {"one", "two"}}, {"\n\nx\n", {"", "", "x"}}, {"", {NULL}},
-        {"\n", {""}},                     {" a \r\nb", {" a \r", "b"}},
+        {"one\ntwo\n", {"one", "two"}}, {"one\ntwo", {"one", "two"}}, {"\n\nx\n", {"", "", "x"}}, {"", {NULL}}, {"\n", {""}},
+        {" a \r\nb", {" a \r", "b"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_text(in_scratch("d.txt"), cases[i].text);
@@ -80,8 +80,9 @@ static void documents_may_hold_nul(void **state)
 static void damaged_json_lines(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"{\"text\": \"a\"}\n{\"text\": 3}\n", "{\"text\": \"a\"}\nnot json\n", "{\"text\": \"a\"}\n{}\n",
-                                      "{\"text\": \"a\"}\n[\"text\"]\n", "{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n"};
+    static const char *const bad[] = {"{\"text\": \"a\"}\n{\"text\": 3}\n", "{\"text\": \"a\"}\nnot json\n",
+                                      "{\"text\": \"a\"}\n{}\n", "{\"text\": \"a\"}\n[\"text\"]\n",
+                                      "{\"text\": \"a\"}\n{\"text\": \"\xff\"}\n"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct documents d;
         struct err err = {0};
@@ -140,8 +141,12 @@ static void lines_joined(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(lines), cmocka_unit_test(json_lines), cmocka_unit_test(documents_may_hold_nul),
-        cmocka_unit_test(damaged_json_lines), cmocka_unit_test(row_rules), cmocka_unit_test(lines_joined),
+        cmocka_unit_test(lines),
+        cmocka_unit_test(json_lines),
+        cmocka_unit_test(documents_may_hold_nul),
+        cmocka_unit_test(damaged_json_lines),
+        cmocka_unit_test(row_rules),
+        cmocka_unit_test(lines_joined),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
