@@ -82,7 +82,7 @@ void head_nll(const struct compute *c, float *nll, const struct head *h, struct 
     norm_forward(c, a->x, a->r, x, h->norm, h->eps, rows, h->w.cols);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
         j.panel = panel_load(c, &h->w, first, TILE_VOCAB);
-        j.tiles = tiles_cut(rows, j.panel.n, TILE_ROWS, TILE_VOCAB);
+        j.tiles = tiles_cut(rows, j.panel.n, TILE_ROWS, TILE_VOCAB, ENOUGH_TILES);
         pool_run(c->pool, nll_task, &j, j.tiles.count);
         fold_panel(&j);
     }

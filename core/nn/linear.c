@@ -19,32 +19,60 @@ void weight_decode(const struct compute *c, float *out, const struct weight *w, 
         c->rows->decode[w->dtype](out + r * w->cols, weight_row(w, first + r), w->cols);
 }
 
-/* ---- a panel: rows of W as floats ---- */
+/* ---- panels: rows of W as floats, for several weights at once where the buffer holds them ---- */
+
+struct piece {
+    const struct weight *w;
+    struct panel panel;
+    float *room;         /* where panel.data is decoded to; NULL for floats that need no decoding */
+    int64_t first_task;  /* of decoding */
+};
 
 struct decode_job {
     const struct compute *c;
-    const struct weight *w;
-    int64_t first, n;
+    const struct piece *pieces;
+    int n;
 };
 
 static void decode_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
     struct decode_job *j = arg;
-    int64_t i = task * DECODE_CHUNK;
-    weight_decode(j->c, j->c->panel + i * j->w->cols, j->w, j->first + i, min_i64(DECODE_CHUNK, j->n - i));
+    int k = j->n - 1;
+    while (task < j->pieces[k].first_task)
+        k--;
+    const struct piece *p = &j->pieces[k];
+    int64_t i = (task - p->first_task) * DECODE_CHUNK;
+    weight_decode(j->c, p->room + i * p->w->cols, p->w, p->panel.first + i, min_i64(DECODE_CHUNK, p->panel.n - i));
+}
+
+static void decode_pieces(const struct compute *c, struct piece *pieces, int n)
+{
+    struct decode_job j = {c, pieces, n};
+    int64_t tasks = 0;
+    for (int k = 0; k < n; k++) {
+        pieces[k].first_task = tasks;
+        tasks += pieces[k].room ? ceil_div(pieces[k].panel.n, DECODE_CHUNK) : 0;
+    }
+    pool_run(c->pool, decode_task, &j, tasks);
+}
+
+/* The piece of w from row `first` on that fits behind `used` floats of the panel buffer; a multiple of `unit` rows, or the rest. */
+static struct piece piece_at(const struct compute *c, const struct weight *w, int64_t first, int64_t unit, int64_t used)
+{
+    int64_t left = w->rows - first, fit = (PANEL_FLOATS - used) / w->cols;
+    if (w->dtype == DTYPE_F32 && !w->pair_dim)
+        return (struct piece){.w = w, .panel = {first, left, (const float *)w->data + first * w->cols}};
+    float *room = c->panel + used;
+    int64_t n = fit >= left ? left : fit > unit ? fit / unit * unit : fit;
+    return (struct piece){.w = w, .panel = {first, n, room}, .room = room};
 }
 
 struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first, int64_t unit)
 {
-    int64_t left = w->rows - first, fit = PANEL_FLOATS / w->cols;
-    if (w->dtype == DTYPE_F32 && !w->pair_dim) /* nothing to decode */
-        return (struct panel){first, left, (const float *)w->data + first * w->cols};
-    if (fit > unit)
-        fit = fit / unit * unit;
-    struct decode_job j = {c, w, first, min_i64(fit, left)};
-    pool_run(c->pool, decode_task, &j, ceil_div(j.n, DECODE_CHUNK));
-    return (struct panel){first, j.n, c->panel};
+    struct piece p = piece_at(c, w, first, unit, 0);
+    decode_pieces(c, &p, 1);
+    return p.panel;
 }
 
 /* ---- LoRA's down projection: t = dropout(x) A^T ---- */
@@ -92,9 +120,9 @@ struct forward_job {
     bool accumulate;
     int n_ops;
     int64_t chunk;               /* few rows: weight rows of one task */
-    int64_t chunks[MAX_OPS + 1]; /* first task of each op */
-    struct panel panel;          /* many rows */
-    struct tiles tiles;
+    int64_t chunks[MAX_OPS + 1]; /* first task of each op, or of each op's tiles */
+    struct piece pieces[MAX_OPS]; /* many rows: what is decoded of each op */
+    struct tiles tiles[MAX_OPS];
 };
 
 /* Few rows: four weight rows at a time against every row of x, decoded on the way. */
@@ -132,11 +160,15 @@ static void tile_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
     struct forward_job *j = arg;
-    const struct linear *op = j->ops;
-    struct tile t = tile_at(&j->tiles, task);
-    int64_t cols = op->w->cols, out = op->w->rows, first = j->panel.first + t.j;
-    float *y = j->y[0] + t.i * out + first;
-    gemm(j->c, y, out, j->x + t.i * cols, cols, j->panel.data + t.j * cols, cols, t.m, t.n, cols, 1, j->accumulate ? 1 : 0,
+    int k = 0;
+    while (task >= j->chunks[k + 1])
+        k++;
+    const struct linear *op = &j->ops[k];
+    const struct panel *panel = &j->pieces[k].panel;
+    struct tile t = tile_at(&j->tiles[k], task - j->chunks[k]);
+    int64_t cols = op->w->cols, out = op->w->rows, first = panel->first + t.j;
+    float *y = j->y[k] + t.i * out + first;
+    gemm(j->c, y, out, j->x + t.i * cols, cols, panel->data + t.j * cols, cols, t.m, t.n, cols, 1, j->accumulate ? 1 : 0,
          GEMM_TRANS_B);
     if (op->bias)
         for (int64_t i = 0; i < t.m; i++)
@@ -148,32 +180,53 @@ static void tile_task(void *arg, int64_t task, int worker)
     }
 }
 
+/* The ops [0, n) of j, all decoded side by side when the panel buffer holds them, else panel by panel. */
+static void forward_many(struct forward_job *j)
+{
+    int64_t used = 0;
+    for (int k = 0; k < j->n_ops; k++)
+        used += j->ops[k].w->rows * j->ops[k].w->cols;
+    if (j->n_ops > 1 && used > PANEL_FLOATS) {
+        for (int k = 0; k < j->n_ops; k++) {
+            struct forward_job one = *j;
+            one.n_ops = 1;
+            one.ops = &j->ops[k];
+            one.y = &j->y[k];
+            forward_many(&one);
+        }
+        return;
+    }
+    for (int64_t first = 0; first < j->ops[0].w->rows; first += j->pieces[0].panel.n) { /* one round for ops side by side */
+        used = 0;
+        for (int k = 0; k < j->n_ops; k++) {
+            j->pieces[k] = piece_at(j->c, j->ops[k].w, first, TILE_OUTPUTS, used);
+            used += j->pieces[k].room ? j->pieces[k].panel.n * j->ops[k].w->cols : 0;
+            j->tiles[k] = tiles_cut(j->rows, j->pieces[k].panel.n, TILE_ROWS, TILE_OUTPUTS, ceil_div(ENOUGH_TILES, j->n_ops));
+            j->chunks[k + 1] = j->chunks[k] + j->tiles[k].count;
+        }
+        decode_pieces(j->c, j->pieces, j->n_ops);
+        pool_run(j->c->pool, tile_task, j, j->chunks[j->n_ops]);
+    }
+}
+
 void linear_forward(const struct compute *c, float *const y[], const struct linear ops[], int n, const float *x, int64_t rows,
                     bool accumulate)
 {
+    struct forward_job j = {.c = c, .ops = ops, .y = y, .x = x, .rows = rows, .accumulate = accumulate, .n_ops = n};
     for (int k = 0; k < n; k++)
         if (has_lora(&ops[k]))
             lora_down(c, &ops[k], x, rows);
-    struct forward_job j = {.c = c, .ops = ops, .y = y, .x = x, .rows = rows, .accumulate = accumulate, .n_ops = n};
-    if (rows <= FEW_ROWS) {
-        int64_t outputs = 0;
-        for (int k = 0; k < n; k++)
-            outputs += ops[k].w->rows;
-        j.chunk = run_length(outputs, DOT_TASKS * pool_threads(c->pool), 4); /* each output is one dot product: any cut will do */
-        for (int k = 0; k < n; k++)
-            j.chunks[k + 1] = j.chunks[k] + ceil_div(ops[k].w->rows, j.chunk);
-        pool_run(c->pool, dot_task, &j, j.chunks[n]);
+    if (rows > FEW_ROWS) {
+        forward_many(&j);
         return;
     }
-    for (int k = 0; k < n; k++) {
-        j.ops = &ops[k];
-        j.y = &y[k];
-        for (int64_t first = 0; first < ops[k].w->rows; first += j.panel.n) {
-            j.panel = panel_load(c, ops[k].w, first, TILE_OUTPUTS);
-            j.tiles = tiles_cut(rows, j.panel.n, TILE_ROWS, TILE_OUTPUTS);
-            pool_run(c->pool, tile_task, &j, j.tiles.count);
-        }
-    }
+    int64_t outputs = 0;
+    for (int k = 0; k < n; k++)
+        outputs += ops[k].w->rows;
+    j.chunk = run_length(outputs, DOT_TASKS * pool_threads(c->pool), 4); /* each output is one dot product: any cut will do */
+    for (int k = 0; k < n; k++)
+        j.chunks[k + 1] = j.chunks[k] + ceil_div(ops[k].w->rows, j.chunk);
+    pool_run(c->pool, dot_task, &j, j.chunks[n]);
 }
 
 /* ---- backward: y = x W^T + scale drop(x) A^T B^T, with t = drop(x) A^T ---- */
@@ -273,7 +326,7 @@ void linear_backward(const struct compute *c, float *dx, const float *dy, const 
     struct backward_job j = {.c = c, .op = op, .dx = dx, .dy = dy, .x = x, .rows = rows};
     for (int64_t first = 0; first < op->w->rows; first += j.panel.n) {
         j.panel = panel_load(c, op->w, first, TILE_OUTPUTS);
-        j.tiles = tiles_cut(rows, op->w->cols, TILE_ROWS, TILE_OUTPUTS);
+        j.tiles = tiles_cut(rows, op->w->cols, TILE_ROWS, TILE_OUTPUTS, ENOUGH_TILES);
         pool_run(c->pool, input_task, &j, j.tiles.count);
     }
     if (has_lora(op))
@@ -302,6 +355,6 @@ static void gradient_task(void *arg, int64_t task, int worker)
 void linear_weight_gradient(const struct compute *c, float *dw, const float *dy, const float *x, int64_t rows, int64_t outputs,
                             int64_t cols, int64_t first, int64_t n)
 {
-    struct gradient_job j = {c, dw, dy, x, rows, outputs, cols, first, tiles_cut(n, cols, TILE_ROWS, TILE_OUTPUTS)};
+    struct gradient_job j = {c, dw, dy, x, rows, outputs, cols, first, tiles_cut(n, cols, TILE_ROWS, TILE_OUTPUTS, ENOUGH_TILES)};
     pool_run(c->pool, gradient_task, &j, j.tiles.count);
 }

@@ -20,6 +20,9 @@ static inline int64_t run_length(int64_t n, int64_t parts, int64_t unit)
     return ceil_div(ceil_div(n, parts), unit) * unit;
 }
 
+/* Tiles of one forked step: more would keep more threads busy, fewer would make each sgemm more efficient. */
+enum { ENOUGH_TILES = 6 };
+
 struct tiles {
     int64_t m, n;   /* the matrix */
     int64_t tm, tn; /* a tile */
@@ -27,14 +30,15 @@ struct tiles {
     int64_t count;
 };
 
-/* Tiles of at most max_m x max_n, made smaller (down to 64 x 96) until there are enough to keep several threads busy. */
-static inline struct tiles tiles_cut(int64_t m, int64_t n, int64_t max_m, int64_t max_n)
+/* Tiles of at most max_m x max_n, made smaller (down to about 64 x 96) until there are `enough` to keep several threads busy.
+ * Small tiles cost: sgemm copies both operands for each. */
+static inline struct tiles tiles_cut(int64_t m, int64_t n, int64_t max_m, int64_t max_n, int64_t enough)
 {
-    enum { ENOUGH = 16, MIN_M = 64, MIN_N = 96, UNIT = 16 };
+    enum { MIN_M = 64, MIN_N = 96, UNIT = 16 };
     int64_t pm = ceil_div(m, max_m), pn = ceil_div(n, max_n);
     for (;;) {
         int64_t tm = run_length(m, pm, UNIT), tn = run_length(n, pn, UNIT);
-        if (pm * pn >= ENOUGH || (tm <= MIN_M && tn <= MIN_N))
+        if (pm * pn >= enough || (tm <= MIN_M && tn <= MIN_N))
             return (struct tiles){m, n, tm, tn, ceil_div(n, tn), ceil_div(m, tm) * ceil_div(n, tn)};
         if (tn <= MIN_N || (tm > MIN_M && tm >= tn))
             pm++;
