@@ -64,6 +64,7 @@ static void draw(struct progress *p, int64_t done, double now)
         fputc('\n', p->out);
     fflush(p->out);
     p->drawn = true;
+    p->drawn_at = done;
     p->shown = now;
 }
 
@@ -80,7 +81,8 @@ void progress_end(struct progress *p)
 {
     if (!p || !p->out || !p->drawn)
         return;
-    draw(p, p->total, clock_seconds());
+    if (p->drawn_at != p->total)
+        draw(p, p->total, clock_seconds());
     if (p->terminal)
         fputc('\n', p->out);
     p->drawn = false;

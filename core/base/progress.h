@@ -15,6 +15,7 @@ struct progress {
     int64_t total;
     double started, shown;
     bool drawn;
+    int64_t drawn_at; /* what was done when it was drawn last */
 };
 
 /* Shows on `out` (stderr) unless quiet. */

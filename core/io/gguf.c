@@ -297,8 +297,3 @@ int64_t gguf_array_int(const struct gguf_value *v, uint64_t k)
 {
     return element_int(v->data + k * type_bytes[v->element_type], v->element_type);
 }
-
-double gguf_array_float(const struct gguf_value *v, uint64_t k)
-{
-    return element_float(v->data + k * type_bytes[v->element_type], v->element_type);
-}

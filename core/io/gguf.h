@@ -46,8 +46,7 @@ bool gguf_float(double *out, const struct gguf *g, const char *key);
 bool gguf_bool(bool *out, const struct gguf *g, const char *key);
 bool gguf_text(struct gguf_string *out, const struct gguf *g, const char *key);
 
-/* Element k of an array of integers or floats. */
+/* Element k of an array of integers. */
 int64_t gguf_array_int(const struct gguf_value *v, uint64_t k);
-double gguf_array_float(const struct gguf_value *v, uint64_t k);
 
 #endif
