@@ -62,8 +62,12 @@ static int bench_scoring(struct cli *cli, struct figure *f, const struct session
     if (score_ppl(&scores, &s->m, &s->c, NULL, &cal, &cli->progress, err) != 0)
         return -1;
     double seconds = clock_seconds() - start;
-    *f = (struct figure){"scoring, 10 x 128 tokens", "GFLOPS", score_ppl_flops(&s->m, SAMPLES * LEN, LEN) / seconds, 0, 0.65,
-                       (double)(s->m.n_order * SAMPLES * LEN) / seconds};
+    *f = (struct figure){"scoring, 10 x 128 tokens",
+                         "GFLOPS",
+                         score_ppl_flops(&s->m, SAMPLES * LEN, LEN) / seconds,
+                         0,
+                         0.65,
+                         (double)(s->m.n_order * SAMPLES * LEN) / seconds};
     scores_free(&scores);
     return 0;
 }
@@ -123,8 +127,8 @@ static int bench_prefill(struct cli *cli, struct figure *f, const struct session
     generator_close(&g);
     const struct config *c = &s->m.cfg;
     double attention = 2.0 * (double)(c->n_heads * c->head_dim) * (LEN + 1) * LEN;
-    double flops = (double)s->m.n_order * (2.0 * (double)model_block_params(&s->m) * LEN + attention) +
-                   2.0 * (double)(c->vocab_size * c->dim);
+    double flops =
+        (double)s->m.n_order * (2.0 * (double)model_block_params(&s->m) * LEN + attention) + 2.0 * (double)(c->vocab_size * c->dim);
     *f = (struct figure){"prefill of 512 tokens", "GFLOPS", flops / best, 0, 0.65, LEN / best};
     return rc;
 }
@@ -151,7 +155,10 @@ int cmd_bench(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
-    static const struct { bench_fn *fn; enum limit limit; } benches[] = {
+    static const struct {
+        bench_fn *fn;
+        enum limit limit;
+    } benches[] = {
         {bench_decode, READ_BANDWIDTH}, {bench_prefill, SGEMM_PEAK}, {bench_training, SGEMM_PEAK}, {bench_scoring, SGEMM_PEAK}};
     json_t *list = json_array();
     if (cli->out && !cli->json)

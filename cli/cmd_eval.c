@@ -125,16 +125,16 @@ int cmd_eval_speed(struct cli *cli, struct err *err)
     cli->result = session_facts(&s, cli, &o);
     json_object_update_new(cli->result,
                            json_pack("{sf sf sf sf sf sI sI sI}", "prefill_tok_s", r.prefill_tok_s, "decode_tok_s", r.decode_tok_s,
-                                     "latency_s", r.latency_s, "latency_std", r.latency_std, "throughput_tok_s",
-                                     r.throughput_tok_s, "bytes_per_token", (json_int_t)r.bytes_per_token, "in_len",
-                                     (json_int_t)in_len, "out_len", (json_int_t)out_len));
+                                     "latency_s", r.latency_s, "latency_std", r.latency_std, "throughput_tok_s", r.throughput_tok_s,
+                                     "bytes_per_token", (json_int_t)r.bytes_per_token, "in_len", (json_int_t)in_len, "out_len",
+                                     (json_int_t)out_len));
     if (cli->out && !cli->json)
-        fprintf(cli->out,
-                "%lld tokens in, %lld out, batch 1, %lld runs\n  prefill     %9.1f tokens/s\n  decode      %9.1f tokens/s, %.1f MB of "
-                "weights each\n  latency     %9.3f s +- %.3f\n  throughput  %9.1f tokens/s\n  peak memory %9.1f MiB\n",
-                (long long)in_len, (long long)out_len, (long long)runs, r.prefill_tok_s, r.decode_tok_s,
-                1e-6 * (double)r.bytes_per_token, r.latency_s, r.latency_std, r.throughput_tok_s,
-                (double)mem_peak_rss() / (1 << 20));
+        fprintf(
+            cli->out,
+            "%lld tokens in, %lld out, batch 1, %lld runs\n  prefill     %9.1f tokens/s\n  decode      %9.1f tokens/s, %.1f MB of "
+            "weights each\n  latency     %9.3f s +- %.3f\n  throughput  %9.1f tokens/s\n  peak memory %9.1f MiB\n",
+            (long long)in_len, (long long)out_len, (long long)runs, r.prefill_tok_s, r.decode_tok_s,
+            1e-6 * (double)r.bytes_per_token, r.latency_s, r.latency_std, r.throughput_tok_s, (double)mem_peak_rss() / (1 << 20));
     rc = 0;
 done:
     free(ids.ids);

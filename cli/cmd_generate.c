@@ -22,8 +22,8 @@ static int check_sampling(struct sampling_options *k, const struct common *o, st
 struct printer {
     const struct tokenizer *t;
     FILE *out;
-    struct ids ids;  /* everything so far */
-    size_t shown;    /* bytes printed */
+    struct ids ids; /* everything so far */
+    size_t shown;   /* bytes printed */
     struct err err;
 };
 
@@ -119,8 +119,8 @@ int cmd_generate(struct cli *cli, struct err *err)
         fputc('\n', cli->out);
     json_t *string = json_stringn(text, n_text);
     cli->result = session_facts(&s, cli, &o);
-    json_object_update_new(cli->result, json_pack("{so so so}", "prompt_ids", json_ids(in.ids, in.n), "ids", json_ids(out.ids, out.n),
-                                                  "text", string ? string : json_string("")));
+    json_object_update_new(cli->result, json_pack("{so so so}", "prompt_ids", json_ids(in.ids, in.n), "ids",
+                                                  json_ids(out.ids, out.n), "text", string ? string : json_string("")));
     rc = 0;
 done:
     free(text);
@@ -152,7 +152,8 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
         err_set(err, "the conversation has grown past the %lld tokens there is room for", (long long)g->kv.cap);
         goto done;
     }
-    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_eos(s->t), &k->s, print_token, &p, err) != 0 ||
+    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_eos(s->t), &k->s, print_token, &p, err) !=
+            0 ||
         tokenizer_decode(&reply, &n_reply, s->t, new.ids, new.n, err) != 0)
         goto done;
     fputc('\n', out);

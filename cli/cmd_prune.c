@@ -26,7 +26,8 @@ static int decide_by_scores(struct decision *d, struct model *m, struct err *err
     d->n = d->count;
     memcpy(d->criterion, scores.criterion, sizeof d->criterion);
     if (strcmp(scores.model_hash, m->hash)) {
-        err_set(err, "%s: scores of another model: hash %.16s was expected, %.16s found", d->scores_path, m->hash, scores.model_hash);
+        err_set(err, "%s: scores of another model: hash %.16s was expected, %.16s found", d->scores_path, m->hash,
+                scores.model_hash);
         goto done;
     }
     if (scores.n_blocks != m->cfg.n_blocks) {
@@ -60,8 +61,8 @@ static int write_plan(void *arg, const char *dir, struct err *err)
 {
     struct decision *d = arg;
     char *path = path_join(dir, "plan.json", err);
-    int rc = path ? plan_write(path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL, d->scores_path ? d->sha256 : NULL,
-                               d->facts, err)
+    int rc = path ? plan_write(path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL,
+                               d->scores_path ? d->sha256 : NULL, d->facts, err)
                   : -1;
     free(path);
     return rc;
@@ -72,15 +73,16 @@ static void report(struct cli *cli, const struct decision *d, const char *out)
     json_t *list = json_array();
     for (int64_t i = 0; i < d->n; i++)
         json_array_append_new(list, json_integer(d->dropped[i]));
-    json_object_update_new(cli->result, json_pack("{so sI sI ss sI}", "dropped", list, "keep_first", (json_int_t)d->keep_first,
-                                                  "keep_last", (json_int_t)d->keep_last, "out", out, "params_after",
-                                                  (json_int_t)model_params(d->m)));
+    json_object_update_new(cli->result,
+                           json_pack("{so sI sI ss sI}", "dropped", list, "keep_first", (json_int_t)d->keep_first, "keep_last",
+                                     (json_int_t)d->keep_last, "out", out, "params_after", (json_int_t)model_params(d->m)));
     if (!cli->out || cli->json)
         return;
     fprintf(cli->out, "dropped");
     for (int64_t i = 0; i < d->n; i++)
         fprintf(cli->out, "%s%lld", i ? ", " : " ", (long long)d->dropped[i]);
-    fprintf(cli->out, "; %lld blocks and %.2f M parameters left in %s\n", (long long)d->m->n_order, 1e-6 * (double)model_params(d->m), out);
+    fprintf(cli->out, "; %lld blocks and %.2f M parameters left in %s\n", (long long)d->m->n_order,
+            1e-6 * (double)model_params(d->m), out);
 }
 
 static int check(struct decision *d, const struct target *t, const char *drop, const char *format, bool no_protect, struct err *err)
@@ -118,7 +120,8 @@ int cmd_prune(struct cli *cli, struct err *err)
     struct opt_words words;
     struct common o;
     struct session s;
-    int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL (--scores S (--ratio R | --count N) | --drop LIST) --out DIR", err);
+    int rc =
+        command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL (--scores S (--ratio R | --count N) | --drop LIST) --out DIR", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     if (check(&d, &t, o.drop, format, no_protect, err) != 0 || session_open(&s, &o, words.word[0], 0, err) != 0)

@@ -209,7 +209,8 @@ static int run_prune(struct experiment *e, const char *model, const char *pruned
 static int run_train(struct experiment *e, const char *pruned, const char *adapter, struct err *err)
 {
     struct words w = {0};
-    char key[65] = "", *started = in_out(e, "stages/train.started.json", err), *state = path_join(adapter, "checkpoint.safetensors", err);
+    char key[65] = "", *started = in_out(e, "stages/train.started.json", err),
+         *state = path_join(adapter, "checkpoint.safetensors", err);
     int rc = -1;
     json_t *mark = NULL, *same = NULL;
     if (!started || !state || word(&w, pruned, err) != 0 || options_of(&w, e, section(e, "train"), NULL, err) != 0 ||
@@ -293,7 +294,8 @@ static void drop_list(char *text, size_t n, const json_t *dropped)
 static int run_stages(struct experiment *e, struct err *err)
 {
     const char *given = NULL;
-    char *model = NULL, *pruned = in_out(e, "pruned", err), *adapter = in_out(e, "retrain", err), *merged = in_out(e, "merged", err);
+    char *model = NULL, *pruned = in_out(e, "pruned", err), *adapter = in_out(e, "retrain", err),
+         *merged = in_out(e, "merged", err);
     char dropped[1024];
     int rc = -1;
     if (!pruned || !adapter || !merged || json_get_string(&given, e->config, "model", e->config_path, err) != 0)
@@ -337,11 +339,13 @@ static int check_config(struct experiment *e, struct err *err)
         if (k >= 2 && !json_is_object(v))
             return err_set(err, "%s: \"%s\": an object was expected", e->config_path, name);
     }
-    const json_t *texts = json_object_get(section(e, "eval"), "texts"), *prompts = json_object_get(section(e, "generate"), "prompts");
+    const json_t *texts = json_object_get(section(e, "eval"), "texts"),
+                 *prompts = json_object_get(section(e, "generate"), "prompts");
     e->n_texts = (int64_t)json_array_size(texts);
     e->n_prompts = (int64_t)json_array_size(prompts);
     if (e->n_texts < 1 || e->n_texts > MAX_TEXTS || e->n_prompts > MAX_PROMPTS)
-        return err_set(err, "%s: \"eval\" needs 1 to %d \"texts\", \"generate\" at most %d \"prompts\"", e->config_path, MAX_TEXTS, MAX_PROMPTS);
+        return err_set(err, "%s: \"eval\" needs 1 to %d \"texts\", \"generate\" at most %d \"prompts\"", e->config_path, MAX_TEXTS,
+                       MAX_PROMPTS);
     json_array_foreach(prompts, i, v)
         if (!json_is_string(v))
             return err_set(err, "%s: \"prompts\": strings were expected", e->config_path);
@@ -388,9 +392,12 @@ int cmd_run(struct cli *cli, struct err *err)
         if (cli->out && !cli->json) {
             fprintf(cli->out, "%-10s %14s", "", "parameters");
             for (int64_t i = 0; i < e.n_texts; i++)
-                fprintf(cli->out, "  %s", json_string_value(json_object_get(json_array_get(json_object_get(section(&e, "eval"), "texts"), (size_t)i), "name")));
+                fprintf(cli->out, "  %s",
+                        json_string_value(
+                            json_object_get(json_array_get(json_object_get(section(&e, "eval"), "texts"), (size_t)i), "name")));
             for (int m = 0; m < N_MODELS; m++) {
-                fprintf(cli->out, "\n%-10s %12.2f M", model_names[m], 1e-6 * (double)json_integer_value(json_object_get(e.inspect[m], "n_params")));
+                fprintf(cli->out, "\n%-10s %12.2f M", model_names[m],
+                        1e-6 * (double)json_integer_value(json_object_get(e.inspect[m], "n_params")));
                 for (int64_t i = 0; i < e.n_texts; i++)
                     fprintf(cli->out, "  ppl %.2f", json_real_value(json_object_get(e.ppl[m][i], "ppl")));
             }

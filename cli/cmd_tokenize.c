@@ -139,7 +139,8 @@ static int render_chat(struct cli *cli, const struct tokenizer *t, const char *p
     struct ids ids = {0};
     int rc = -1;
     json_t *messages = json_read(path, err), *list = json_array();
-    if (!messages || tokenizer_chat(&text, t, messages, prompt, err) != 0 || tokenizer_encode(&ids, t, text, strlen(text), err) != 0)
+    if (!messages || tokenizer_chat(&text, t, messages, prompt, err) != 0 ||
+        tokenizer_encode(&ids, t, text, strlen(text), err) != 0)
         goto done;
     for (size_t i = 0; i < ids.n; i++)
         json_array_append_new(list, json_integer(ids.ids[i]));

@@ -41,7 +41,8 @@ static int split(struct instructions *all, struct instructions *eval, int64_t va
 {
     *eval = (struct instructions){0};
     if (val_size >= all->n)
-        return err_set(err, "%s: %lld usable rows; --val-size %lld leaves none to train on", file, (long long)all->n, (long long)val_size);
+        return err_set(err, "%s: %lld usable rows; --val-size %lld leaves none to train on", file, (long long)all->n,
+                       (long long)val_size);
     int64_t *order = mem_alloc((size_t)all->n, sizeof *order, err);
     struct instruction_row *train = calloc((size_t)all->n, sizeof *train);
     eval->rows = calloc((size_t)val_size + 1, sizeof *eval->rows);
@@ -124,10 +125,24 @@ static void report(struct cli *cli, const struct train_result *r, const struct l
 
 int cmd_train(struct cli *cli, struct err *err)
 {
-    struct train_args a = {.targets = "q,k,v,o,gate,up,down", .loss_average = "micro", .memory = "auto", .rank = 8, .val_size = 2000,
-                           .alpha = 16, .dropout = 0.05};
-    struct train_options t = {.lr = 1e-4, .clip = 1, .epochs = 2, .batch = 64, .micro_batch = 4, .cutoff = 256, .warmup = 100,
-                              .eval_every = 100, .save_every = 200, .keep = 3, .shuffle = true};
+    struct train_args a = {.targets = "q,k,v,o,gate,up,down",
+                           .loss_average = "micro",
+                           .memory = "auto",
+                           .rank = 8,
+                           .val_size = 2000,
+                           .alpha = 16,
+                           .dropout = 0.05};
+    struct train_options t = {.lr = 1e-4,
+                              .clip = 1,
+                              .epochs = 2,
+                              .batch = 64,
+                              .micro_batch = 4,
+                              .cutoff = 256,
+                              .warmup = 100,
+                              .eval_every = 100,
+                              .save_every = 200,
+                              .keep = 3,
+                              .shuffle = true};
     struct opt own[] = {
         {OPT_STRING, "data", &a.data, "FILE", "Alpaca rows (.json or .jsonl: instruction, input, output)"},
         {OPT_STRING, "rows", &a.rows, "FILE", "ready rows instead: [{\"ids\": [...], \"labels\": [... -100 ...]}]"},
@@ -183,8 +198,8 @@ int cmd_train(struct cli *cli, struct err *err)
         prepare_folder(&a, t.resume, err) != 0)
         goto done;
     if (train.skipped > 0)
-        progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file, (long long)train.skipped,
-                     (long long)t.cutoff);
+        progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file,
+                     (long long)train.skipped, (long long)t.cutoff);
     json_t *facts = session_facts(&s, cli, &o);
     rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, &t, a.out, facts, &cli->progress, err);
     json_decref(facts);
@@ -227,7 +242,8 @@ int cmd_merge(struct cli *cli, struct err *err)
         cli->result = session_facts(&s, cli, &o);
         json_object_set_new(cli->result, "out", json_string(t.out));
         if (cli->out && !cli->json)
-            fprintf(cli->out, "%s with %s merged in: %.2f M parameters in %s\n", s.m.path, o.adapter, 1e-6 * (double)model_params(&s.m), t.out);
+            fprintf(cli->out, "%s with %s merged in: %.2f M parameters in %s\n", s.m.path, o.adapter,
+                    1e-6 * (double)model_params(&s.m), t.out);
     }
     session_close(&s);
     return rc;

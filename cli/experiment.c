@@ -53,8 +53,17 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
         nll[i] = number(e->ppl[m][i], "nll");
         scored[i] = json_integer_value(json_object_get(e->ppl[m][i], "tokens_scored"));
     }
-    struct { const char *name; const double *f; const int64_t *i; int n_dims; } sets[] = {
-        {"ppl", ppl, NULL, 1}, {"nll", nll, NULL, 1}, {"tokens_scored", NULL, scored, 1}, {"params", NULL, &params, 0}, {"decode_tok_s", &speed, NULL, 0},
+    struct {
+        const char *name;
+        const double *f;
+        const int64_t *i;
+        int n_dims;
+    } sets[] = {
+        {"ppl", ppl, NULL, 1},
+        {"nll", nll, NULL, 1},
+        {"tokens_scored", NULL, scored, 1},
+        {"params", NULL, &params, 0},
+        {"decode_tok_s", &speed, NULL, 0},
     };
     for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
         snprintf(name, sizeof name, "%s/%s", model_names[m], sets[k].name);
@@ -73,8 +82,8 @@ static int write_h5(const struct experiment *e, const char *path, struct err *er
         texts[i] = text_name(e, i);
     if (h5_writer_open(&w, path, err) != 0)
         return -1;
-    int rc = h5_put_strings(&w, "texts", texts, e->n_texts, err) == 0 && h5_put_strings(&w, "models", model_names, N_MODELS, err) == 0 &&
-                     h5_attr_json(&w, e->prune, err) == 0
+    int rc = h5_put_strings(&w, "texts", texts, e->n_texts, err) == 0 &&
+                     h5_put_strings(&w, "models", model_names, N_MODELS, err) == 0 && h5_attr_json(&w, e->prune, err) == 0
                  ? 0
                  : -1;
     for (int m = 0; m < N_MODELS && rc == 0; m++)
@@ -124,7 +133,8 @@ static int sheet_scores(struct sheet *s, const struct experiment *e, struct err 
         return err_set(err, "out of memory");
     size_t i;
     json_t *v;
-    json_array_foreach(json_object_get(e->prune, "dropped"), i, v) s->dropped[json_integer_value(v)] = true;
+    json_array_foreach(json_object_get(e->prune, "dropped"), i, v)
+        s->dropped[json_integer_value(v)] = true;
     int64_t first = (int64_t)number(e->prune, "keep_first"), last = (int64_t)number(e->prune, "keep_last");
     for (int64_t k = 0; k < n; k++)
         s->protected_[k] = k < first || k >= n - last;
@@ -176,7 +186,8 @@ static void sheet_models(struct sheet *s, const struct experiment *e)
     for (int64_t i = 0; i < e->n_texts; i++)
         s->texts[i] = text_name(e, i);
     for (int64_t i = 0; i < e->n_prompts; i++)
-        s->prompts[i] = json_string_value(json_array_get(json_object_get(json_object_get(e->config, "generate"), "prompts"), (size_t)i));
+        s->prompts[i] =
+            json_string_value(json_array_get(json_object_get(json_object_get(e->config, "generate"), "prompts"), (size_t)i));
     s->r.n_models = N_MODELS;
     s->r.models = s->models;
     s->r.n_texts = e->n_texts;
@@ -196,16 +207,17 @@ static void add_fact(struct sheet *s, const char *name, const char *value)
 
 static void sheet_facts(struct sheet *s, const struct experiment *e)
 {
-    static const char *const from_score[][2] = {{"model", "model"}, {"model hash", "model_hash"}, {"weights", "dtype"},
-                                                {"instruction set", "isa"}, {"OpenBLAS kernels", "blas"},
-                                                {"espalier", "program_version"}};
+    static const char *const from_score[][2] = {{"model", "model"},           {"model hash", "model_hash"},
+                                                {"weights", "dtype"},         {"instruction set", "isa"},
+                                                {"OpenBLAS kernels", "blas"}, {"espalier", "program_version"}};
     for (size_t i = 0; i < sizeof from_score / sizeof *from_score; i++)
         add_fact(s, from_score[i][0], json_string_value(json_object_get(e->score, from_score[i][1])));
     snprintf(s->numbers[0], sizeof s->numbers[0], "%.0f", number(e->score, "threads"));
     add_fact(s, "threads", s->numbers[0]);
     snprintf(s->numbers[1], sizeof s->numbers[1], "%.1f s", number(e->score, "wall_seconds"));
     add_fact(s, "scoring took", s->numbers[1]);
-    snprintf(s->numbers[2], sizeof s->numbers[2], "%.1f s, %.0f tokens/s", number(e->train, "wall_seconds"), number(e->train, "tokens_per_s"));
+    snprintf(s->numbers[2], sizeof s->numbers[2], "%.1f s, %.0f tokens/s", number(e->train, "wall_seconds"),
+             number(e->train, "tokens_per_s"));
     add_fact(s, "retraining took", s->numbers[2]);
     snprintf(s->numbers[3], sizeof s->numbers[3], "%.0f MiB", number(e->train, "peak_rss_bytes") / (1 << 20));
     add_fact(s, "peak memory", s->numbers[3]);

@@ -17,11 +17,11 @@ struct experiment {
     char key[65];   /* chain of hashes over the stages so far: a stage is reused only if all before it were the same */
     int64_t reused; /* stages that were done already */
 
-    json_t *score, *prune, *train;            /* results of the stages */
+    json_t *score, *prune, *train; /* results of the stages */
     json_t *inspect[N_MODELS];
     int64_t n_texts, n_prompts;
     json_t *ppl[N_MODELS][MAX_TEXTS];
-    json_t *speed[N_MODELS];                  /* NULL where not measured */
+    json_t *speed[N_MODELS]; /* NULL where not measured */
     json_t *sample[N_MODELS][MAX_PROMPTS];
 };
 

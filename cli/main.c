@@ -22,8 +22,9 @@ const struct command command_table[] = {
 
 static void print_help(FILE *out)
 {
-    fprintf(out, "espalier %s: prunes LLaMA-type language models in depth, retrains and evaluates them\n\n"
-                 "usage: espalier COMMAND ... [--help]\n\n",
+    fprintf(out,
+            "espalier %s: prunes LLaMA-type language models in depth, retrains and evaluates them\n\n"
+            "usage: espalier COMMAND ... [--help]\n\n",
             ESPALIER_VERSION);
     for (const struct command *c = command_table; c->name; c++)
         fprintf(out, "  %-12s %s\n", c->name, c->summary);

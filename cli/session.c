@@ -95,10 +95,10 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
         json_array_append_new(args, json_string(cli->argv[i]));
     json_t *path = json_string(s->m.path);
     return json_pack("{ss ss so so ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
-                     "arguments", args, "model", path ? path : json_string("(a path that is not UTF-8)"), "model_hash", s->m.hash, "dtype", model_dtype(&s->m), "compute",
-                     o->compute, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed",
-                     (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started, "peak_rss_bytes",
-                     (json_int_t)mem_peak_rss());
+                     "arguments", args, "model", path ? path : json_string("(a path that is not UTF-8)"), "model_hash", s->m.hash,
+                     "dtype", model_dtype(&s->m), "compute", o->compute, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads",
+                     (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started,
+                     "peak_rss_bytes", (json_int_t)mem_peak_rss());
 }
 
 int session_save(struct session *s, struct cli *cli, const struct target *t,

@@ -131,8 +131,11 @@ static int sample(struct calibration *cal, struct token_store *s, uint64_t seed,
             if (!counted && misses > 4 * n_docs + 1000) { /* unlucky, or impossible? */
                 int64_t n = usable(s, need, err);
                 if (n < cal->n)
-                    return n < 0 ? -1 : err_set(err, "%s: %lld samples of %lld tokens were asked for; %lld of its %lld documents are long enough",
-                                                cal->file, (long long)cal->n, (long long)cal->len, (long long)n, (long long)n_docs);
+                    return n < 0 ? -1
+                                 : err_set(
+                                       err,
+                                       "%s: %lld samples of %lld tokens were asked for; %lld of its %lld documents are long enough",
+                                       cal->file, (long long)cal->n, (long long)cal->len, (long long)n, (long long)n_docs);
                 counted = true;
             }
             doc = rng_below(&rng, n_docs);

@@ -56,7 +56,8 @@ static int make_row(struct instruction_row *r, const struct tokenizer *t, const 
     char *prompt = NULL, *text = NULL;
     int32_t eos = tokenizer_eos(t);
     int rc = -1;
-    if (asprintf(&prompt, *input ? WITH_INPUT : WITHOUT_INPUT, instruction, input) < 0 || asprintf(&text, "%s%s", prompt, output) < 0) {
+    if (asprintf(&prompt, *input ? WITH_INPUT : WITHOUT_INPUT, instruction, input) < 0 ||
+        asprintf(&text, "%s%s", prompt, output) < 0) {
         err_set(err, "out of memory");
         goto done;
     }
@@ -142,8 +143,8 @@ struct maker {
 static int alpaca_row(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err)
 {
     const char *instruction = NULL, *input = "", *output = NULL;
-    if (json_get_string(&instruction, v, "instruction", m->path, err) != 0 || json_get_string(&input, v, "input", m->path, err) != 0 ||
-        json_get_string(&output, v, "output", m->path, err) != 0)
+    if (json_get_string(&instruction, v, "instruction", m->path, err) != 0 ||
+        json_get_string(&input, v, "input", m->path, err) != 0 || json_get_string(&output, v, "output", m->path, err) != 0)
         return -1;
     if (!instruction || !output)
         return err_set(err, "%s: row %zu: \"instruction\" and \"output\" were expected", m->path, at);
@@ -161,11 +162,13 @@ static int ready_row(struct instruction_row *r, const struct maker *m, const jso
     for (int64_t i = 0; i < r->n; i++) {
         const json_t *id = json_array_get(ids, (size_t)i), *label = json_array_get(labels, (size_t)i);
         json_int_t a = json_integer_value(id), b = json_integer_value(label);
-        if (!json_is_integer(id) || !json_is_integer(label) || a < 0 || a > INT32_MAX || (b < 0 && b != LABEL_NONE) || b > INT32_MAX) {
+        if (!json_is_integer(id) || !json_is_integer(label) || a < 0 || a > INT32_MAX || (b < 0 && b != LABEL_NONE) ||
+            b > INT32_MAX) {
             free(r->ids);
             free(r->labels);
             *r = (struct instruction_row){0};
-            return err_set(err, "%s: row %zu: position %lld is no token id, or its label neither an id nor -100", m->path, at, (long long)i);
+            return err_set(err, "%s: row %zu: position %lld is no token id, or its label neither an id nor -100", m->path, at,
+                           (long long)i);
         }
         r->ids[i] = (int32_t)a;
         r->labels[i] = (int32_t)b;

@@ -27,7 +27,9 @@ double bench_sgemm_peak(const struct compute *c, struct err *err)
     int64_t threads = pool_threads(c->pool), n = threads * SIDE * SIDE;
     struct arena arena = {0};
     double best = 0;
-    struct job j = {.c = c, .a = arena_alloc(&arena, (size_t)n, sizeof(float), err), .b = arena_alloc(&arena, (size_t)n, sizeof(float), err),
+    struct job j = {.c = c,
+                    .a = arena_alloc(&arena, (size_t)n, sizeof(float), err),
+                    .b = arena_alloc(&arena, (size_t)n, sizeof(float), err),
                     .out = arena_alloc(&arena, (size_t)n, sizeof(float), err)};
     for (int64_t i = 0; j.a && j.b && i < n; i++) {
         j.a[i] = (float)(i % 7) - 3;

@@ -19,7 +19,7 @@ struct sampling {
 struct generator {
     struct lm lm;
     struct kv_cache kv;
-    float *logits;               /* [vocab] of the last position */
+    float *logits;                /* [vocab] of the last position */
     struct candidate *candidates; /* [vocab], for sampling */
     struct arena arena;
 };

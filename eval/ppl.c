@@ -54,7 +54,8 @@ int ppl_evaluate(struct ppl_result *r, const struct model *m, const struct compu
     if ((p->bos_stream || p->bos_window) && bos < 0)
         return err_set(err, "protocol %s begins with BOS, and the tokenizer has none", p->name);
     if (r->windows < 1)
-        return err_set(err, "the text has %lld tokens, one window of %s needs %lld", (long long)stream, p->name, (long long)p->window);
+        return err_set(err, "the text has %lld tokens, one window of %s needs %lld", (long long)stream, p->name,
+                       (long long)p->window);
 
     struct lm lm = {0};
     struct arena arena = {0};

@@ -15,8 +15,8 @@ int64_t speed_bytes_per_token(const struct model *m)
 }
 
 /* One run: seconds for the prompt, and for the out_len - 1 steps after the first token. */
-static int one_run(double *prefill, double *decode, struct generator *g, const int32_t *prompt, int64_t n_prompt,
-                   int64_t out_len, struct err *err)
+static int one_run(double *prefill, double *decode, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t out_len,
+                   struct err *err)
 {
     static const struct sampling greedy = {0};
     double start = clock_seconds();
@@ -36,8 +36,8 @@ static int one_run(double *prefill, double *decode, struct generator *g, const i
 }
 
 int speed_measure(struct speed_result *r, const struct model *m, const struct compute *c, const struct lora_set *lora,
-                  const int32_t *prompt, int64_t n_prompt, int64_t out_len, int64_t warmup, int64_t runs,
-                  struct progress *progress, struct err *err)
+                  const int32_t *prompt, int64_t n_prompt, int64_t out_len, int64_t warmup, int64_t runs, struct progress *progress,
+                  struct err *err)
 {
     struct generator g;
     *r = (struct speed_result){.bytes_per_token = speed_bytes_per_token(m)};

@@ -21,9 +21,9 @@ int plan_choose(int64_t *dropped, const struct scores *s, int64_t count, int64_t
     int rc = 0;
     int64_t n = scores_protected_order(order, s, keep_first, keep_last);
     if (count < 1 || count > n || count >= s->n_blocks)
-        rc = err_set(err, "%lld blocks to drop: 1 to %lld of %lld may go when the first %lld and the last %lld stay", (long long)count,
-                     (long long)(n < s->n_blocks ? n : s->n_blocks - 1), (long long)s->n_blocks, (long long)keep_first,
-                     (long long)keep_last);
+        rc = err_set(err, "%lld blocks to drop: 1 to %lld of %lld may go when the first %lld and the last %lld stay",
+                     (long long)count, (long long)(n < s->n_blocks ? n : s->n_blocks - 1), (long long)s->n_blocks,
+                     (long long)keep_first, (long long)keep_last);
     for (int64_t i = 0; rc == 0 && i < count; i++)
         dropped[i] = order[i];
     free(order);
@@ -43,9 +43,9 @@ int plan_write(const char *path, const struct model *m, const int64_t *dropped, 
         json_array_append_new(kept, json_integer(m->order[k]));
         json_object_set_new(map, old, json_integer(k));
     }
-    json_t *root = json_pack("{so so so ss* ss* sI sI ss}", "kept", kept, "dropped", gone, "map", map, "criterion", criterion,
-                             "scores_sha256", scores_sha256, "params_before", (json_int_t)before, "params_after",
-                             (json_int_t)after, "model_hash", m->hash);
+    json_t *root =
+        json_pack("{so so so ss* ss* sI sI ss}", "kept", kept, "dropped", gone, "map", map, "criterion", criterion, "scores_sha256",
+                  scores_sha256, "params_before", (json_int_t)before, "params_after", (json_int_t)after, "model_hash", m->hash);
     json_object_update_missing(root, (json_t *)facts);
     int rc = json_write(path, root, err);
     json_decref(root);

@@ -35,8 +35,8 @@ static int finish(struct sweep *s, float *nll, double *mean, int64_t state, stru
     int64_t len = s->cal->len, dim = s->lm.m->cfg.dim, per_chunk = s->lm.max_rows / len, n = s->cal->n * (len - 1);
     for (int64_t i = 0; i < s->cal->n; i += per_chunk) {
         int64_t k = s->cal->n - i < per_chunk ? s->cal->n - i : per_chunk;
-        if (lm_stream_nll(&s->lm, nll + i * (len - 1), s->states + state * s->state_floats + i * len * dim, s->cal->ids + i * len, k,
-                          len, err) != 0)
+        if (lm_stream_nll(&s->lm, nll + i * (len - 1), s->states + state * s->state_floats + i * len * dim, s->cal->ids + i * len,
+                          k, len, err) != 0)
             return -1;
     }
     double sum = 0;
@@ -55,7 +55,8 @@ static int walk(struct sweep *s, struct scores *out, struct progress *progress, 
     if (lm_embed(&s->lm, s->states, s->cal->ids, s->rows, err) != 0)
         return -1;
     for (int64_t k = 0; k < m->n_order; k++) {
-        memcpy(s->states + (k + 1) * s->state_floats, s->states, state_bytes); /* the variant that skips block k stands still here */
+        memcpy(s->states + (k + 1) * s->state_floats, s->states,
+               state_bytes); /* the variant that skips block k stands still here */
         advance(s, k, (k + 1) * n, progress);
     }
     if (finish(s, out->base_nll, &mean, 0, err) != 0)

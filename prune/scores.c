@@ -200,7 +200,8 @@ static int read_h5(struct scores *s, const char *path, struct err *err)
     int64_t *block = NULL, dims[4], n_blocks[4];
     int n_dims, block_dims, rc = -1;
     char *criterion = NULL, *hash = NULL;
-    if (h5_read_f64(&score, dims, &n_dims, path, "score", err) != 0 || h5_read_i64(&block, n_blocks, &block_dims, path, "block", err) != 0 ||
+    if (h5_read_f64(&score, dims, &n_dims, path, "score", err) != 0 ||
+        h5_read_i64(&block, n_blocks, &block_dims, path, "block", err) != 0 ||
         h5_read_attr_string(&criterion, path, "/", "criterion", err) != 0 ||
         h5_read_attr_string(&hash, path, "/", "model_hash", err) != 0)
         goto done;

@@ -11,14 +11,14 @@
 struct scores {
     char criterion[32];
     char model_hash[65];
-    int64_t n_blocks;        /* blocks that were scored */
-    int64_t model_blocks;    /* blocks of the model on disk; more than n_blocks when it was scored without some */
-    int64_t *block;          /* [n_blocks]: their indices in the model on disk, ascending */
-    double base_ppl;         /* of the model as it stands, on the calibration rows */
-    double *score;           /* [n_blocks] */
+    int64_t n_blocks;         /* blocks that were scored */
+    int64_t model_blocks;     /* blocks of the model on disk; more than n_blocks when it was scored without some */
+    int64_t *block;           /* [n_blocks]: their indices in the model on disk, ascending */
+    double base_ppl;          /* of the model as it stands, on the calibration rows */
+    double *score;            /* [n_blocks] */
     int64_t samples, targets; /* rows, and scored tokens per row */
-    float *base_nll;         /* [samples, targets] nats, or NULL */
-    float *removed_nll;      /* [n_blocks, samples, targets], or NULL */
+    float *base_nll;          /* [samples, targets] nats, or NULL */
+    float *removed_nll;       /* [n_blocks, samples, targets], or NULL */
 };
 
 /* Room for the scores of n_blocks blocks, numbered 0 to n_blocks - 1 until the caller says otherwise. */

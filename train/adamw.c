@@ -31,9 +31,16 @@ void adamw_step(struct adamw *o, struct pool *pool, float *params, const float *
 {
     o->t++;
     double t = (double)o->t;
-    struct job j = {.o = o, .params = params, .grad = grad, .n = o->n, .step = (float)(lr / (1 - pow(o->beta1, t))),
-                    .b1 = (float)o->beta1, .b2 = (float)o->beta2, .root2 = (float)sqrt(1 - pow(o->beta2, t)),
-                    .eps = (float)o->eps, .scale = (float)scale};
+    struct job j = {.o = o,
+                    .params = params,
+                    .grad = grad,
+                    .n = o->n,
+                    .step = (float)(lr / (1 - pow(o->beta1, t))),
+                    .b1 = (float)o->beta1,
+                    .b2 = (float)o->beta2,
+                    .root2 = (float)sqrt(1 - pow(o->beta2, t)),
+                    .eps = (float)o->eps,
+                    .scale = (float)scale};
     pool_run(pool, step_task, &j, (o->n + CHUNK - 1) / CHUNK);
 }
 

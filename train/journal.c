@@ -122,7 +122,8 @@ static int table_read(struct table *t, const char *path, struct err *err)
     }
     if (table_alloc(t, (int64_t)json_array_size(lines) + 1, (int64_t)widest, err) != 0)
         goto done;
-    json_array_foreach(lines, i, v) table_add(t, v);
+    json_array_foreach(lines, i, v)
+        table_add(t, v);
     rc = 0;
 done:
     json_decref(lines);

@@ -21,9 +21,9 @@ struct trainer {
     struct lm lm;
     struct backprop bp;
     struct adamw adam;
-    int64_t *order; /* [train->n]: this epoch's rows */
-    int64_t epoch;  /* that `order` belongs to; -1 at first */
-    int64_t total;  /* steps in all */
+    int64_t *order;        /* [train->n]: this epoch's rows */
+    int64_t epoch;         /* that `order` belongs to; -1 at first */
+    int64_t total;         /* steps in all */
     int32_t *ids, *labels; /* [max_rows] */
     float *nll, *weight;   /* [max_rows] */
     double *partial;       /* for the gradient norm */
@@ -274,7 +274,8 @@ static int one_step(struct trainer *t, int64_t s, FILE *journal, struct err *err
 static int check_options(const struct train_options *o, struct err *err)
 {
     if (o->batch < 1 || o->micro_batch < 1 || o->batch % o->micro_batch)
-        return err_usage(err, "--batch %lld must be a positive multiple of --micro-batch %lld", (long long)o->batch, (long long)o->micro_batch);
+        return err_usage(err, "--batch %lld must be a positive multiple of --micro-batch %lld", (long long)o->batch,
+                         (long long)o->micro_batch);
     if (o->batch / o->micro_batch > PASS_ROWS)
         return err_usage(err, "--batch %lld: at most %d micro-batches in a step", (long long)o->batch, PASS_ROWS);
     if (!(o->lr >= 0) || o->clip < 0 || o->warmup < 0 || o->cutoff < 2 || (o->steps < 1 && o->epochs < 1))
@@ -297,8 +298,13 @@ static int bind(struct trainer *t, const struct compute *c, struct err *err)
     t->weight = arena_alloc(&t->arena, (size_t)rows, sizeof *t->weight, err);
     t->partial = arena_alloc(&t->arena, n / 4096 + 1, sizeof *t->partial, err);
     t->micro_losses = arena_alloc(&t->arena, (size_t)(o->batch / o->micro_batch), sizeof *t->micro_losses, err);
-    t->adam = (struct adamw){0.9, 0.999, 1e-8, arena_alloc(&t->arena, n, sizeof(float), err), arena_alloc(&t->arena, n, sizeof(float), err),
-                             t->l->n_params, 0};
+    t->adam = (struct adamw){0.9,
+                             0.999,
+                             1e-8,
+                             arena_alloc(&t->arena, n, sizeof(float), err),
+                             arena_alloc(&t->arena, n, sizeof(float), err),
+                             t->l->n_params,
+                             0};
     if (!t->order || !t->ids || !t->labels || !t->nll || !t->weight || !t->partial || !t->micro_losses || !t->adam.m || !t->adam.v)
         return -1;
     if (lm_open(&t->lm, t->m, c, t->l, rows, seqs, o->cutoff, err) != 0 || backprop_open(&t->bp, &t->lm, o->memory, err) != 0)

@@ -23,7 +23,7 @@ struct train_options {
 struct train_result {
     int64_t steps, rows, tokens;
     double first_loss, last_loss, eval_loss; /* NaN where there is none */
-    double seconds, flops; /* of the training steps: wall time, and arithmetic done by count */
+    double seconds, flops;                   /* of the training steps: wall time, and arithmetic done by count */
 };
 
 /* Trains l (whose gradients must be there) on train, evaluates on eval (may be empty), writes into the folder `dir`:

@@ -19,8 +19,8 @@ enum opt_kind {
 
 struct opt {
     enum opt_kind kind;
-    const char *name; /* without the dashes */
-    void *target;     /* holds the default before parsing */
+    const char *name;  /* without the dashes */
+    void *target;      /* holds the default before parsing */
     const char *value; /* what the help calls the value */
     const char *help;
 };

@@ -241,8 +241,7 @@ static int put_messages(struct chat *c, const json_t *messages, struct err *err)
     const char *role, *content, *system = NULL;
     size_t i, n_turns = 0;
     const json_t *message;
-    json_array_foreach(messages, i, message)
-    {
+    json_array_foreach(messages, i, message) {
         if (check_message(message, i, &role, &content, err) != 0)
             return -1;
         if (!strcmp(role, "system") && (i == 0 || f->any_role)) {

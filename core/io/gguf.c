@@ -42,7 +42,7 @@ static struct gguf_string take_string(struct cursor *c)
 }
 
 static const uint8_t type_bytes[GGUF_TYPE_COUNT] = {
-    [GGUF_U8] = 1,  [GGUF_I8] = 1,  [GGUF_U16] = 2,  [GGUF_I16] = 2, [GGUF_U32] = 4, [GGUF_I32] = 4,
+    [GGUF_U8] = 1,  [GGUF_I8] = 1,   [GGUF_U16] = 2, [GGUF_I16] = 2, [GGUF_U32] = 4, [GGUF_I32] = 4,
     [GGUF_F32] = 4, [GGUF_BOOL] = 1, [GGUF_U64] = 8, [GGUF_I64] = 8, [GGUF_F64] = 8,
 };
 
@@ -166,8 +166,8 @@ static int read_tensor(struct tensor *t, uint64_t *offset, struct cursor *c, str
         return err_set(err, "%s: truncated: the tensor table goes past the end of the file", t->file);
     int dtype = dtype_of_ggml(type);
     if (dtype < 0)
-        return err_set(err, "%s: tensor %s: ggml type %u is not supported (f32, f16, bf16, q8_0, q4_0 and q4_1 are)", t->file,
-                       copy, type);
+        return err_set(err, "%s: tensor %s: ggml type %u is not supported (f32, f16, bf16, q8_0, q4_0 and q4_1 are)", t->file, copy,
+                       type);
     t->dtype = (enum dtype)dtype;
     uint32_t block = dtype_table[dtype].block;
     if (t->shape[n_dims - 1] % block)

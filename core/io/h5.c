@@ -301,8 +301,7 @@ int h5_attr_json(struct h5_writer *w, const json_t *object, struct err *err)
         return err_set(err, "%s: a JSON object was expected for the attributes", w->out.path);
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)object, key, v)
-    { /* the macro only reads */
+    json_object_foreach((json_t *)object, key, v) { /* the macro only reads */
         int rc = 0;
         switch (json_typeof(v)) {
         case JSON_STRING:

@@ -14,9 +14,8 @@ static const struct {
     const char *name;
     int dtype; /* -1: a known type that no weight of a LLaMA has; such tensors are passed over */
 } type_names[] = {
-    {"F32", DTYPE_F32}, {"F16", DTYPE_F16}, {"BF16", DTYPE_BF16}, {"I64", -1}, {"I32", -1},
-    {"I16", -1},        {"I8", -1},         {"U8", -1},           {"U16", -1}, {"U32", -1},
-    {"U64", -1},        {"BOOL", -1},
+    {"F32", DTYPE_F32}, {"F16", DTYPE_F16}, {"BF16", DTYPE_BF16}, {"I64", -1}, {"I32", -1}, {"I16", -1},
+    {"I8", -1},         {"U8", -1},         {"U16", -1},          {"U32", -1}, {"U64", -1}, {"BOOL", -1},
 };
 enum { N_TYPE_NAMES = sizeof type_names / sizeof *type_names };
 
@@ -52,8 +51,8 @@ static int read_entry(struct tensor *t, const json_t *entry, const uint8_t *data
     const json_t *a = json_array_get(range, 0), *b = json_array_get(range, 1);
     json_int_t begin = json_integer_value(a), end = json_integer_value(b);
     if (!json_is_integer(a) || !json_is_integer(b) || begin < 0 || end < begin || (uint64_t)end > size)
-        return err_set(err, "%s: tensor %s: data_offsets [%lld, %lld] lie outside the %zu bytes of data (file truncated?)",
-                       t->file, t->name, (long long)begin, (long long)end, size);
+        return err_set(err, "%s: tensor %s: data_offsets [%lld, %lld] lie outside the %zu bytes of data (file truncated?)", t->file,
+                       t->name, (long long)begin, (long long)end, size);
     if (type_names[k].dtype < 0)
         return 1;
     t->dtype = (enum dtype)type_names[k].dtype;

@@ -134,7 +134,9 @@ static int read_normalizer(struct tokenizer *t, const json_t *normalizer, struct
     if (!json_is_array(list))
         return err_set(err, "%s: normalizer Sequence: \"normalizers\" must be an array", t->file);
     size_t i;
-    json_array_foreach(list, i, item) if (add_normalizer(t, item, err) != 0) return -1;
+    json_array_foreach(list, i, item)
+        if (add_normalizer(t, item, err) != 0)
+            return -1;
     return 0;
 }
 
@@ -173,15 +175,13 @@ static int largest_id(int64_t *out, const struct tokenizer *t, json_t *vocab, co
     size_t i;
     if (!json_is_object(vocab))
         return err_set(err, "%s: \"model\".\"vocab\" must be an object", t->file);
-    json_object_foreach(vocab, text, value)
-    {
+    json_object_foreach(vocab, text, value) {
         if (!json_is_integer(value))
             return err_set(err, "%s: the id of token \"%s\" must be a whole number", t->file, text);
         if (json_integer_value(value) > largest)
             largest = json_integer_value(value);
     }
-    json_array_foreach(added, i, value)
-    {
+    json_array_foreach(added, i, value) {
         if (!json_is_integer(json_object_get(value, "id")) || !json_is_string(json_object_get(value, "content")))
             return err_set(err, "%s: \"added_tokens\"[%zu] must have a whole number \"id\" and a string \"content\"", t->file, i);
         if (json_integer_value(json_object_get(value, "id")) > largest)
@@ -227,9 +227,12 @@ static int read_vocab(struct tokenizer *t, const json_t *model, const json_t *ad
     if (largest_id(&largest, t, vocab, added, err) != 0 || vocab_reserve(t, largest + 1, err) != 0 ||
         added_reserve(t, json_array_size(added), err) != 0)
         return -1;
-    json_object_foreach(vocab, text,
-                        value) if (vocab_set(t, json_integer_value(value), text, strlen(text), true, err) != 0) return -1;
-    json_array_foreach(added, i, value) if (read_added(t, value, err) != 0) return -1;
+    json_object_foreach(vocab, text, value)
+        if (vocab_set(t, json_integer_value(value), text, strlen(text), true, err) != 0)
+            return -1;
+    json_array_foreach(added, i, value)
+        if (read_added(t, value, err) != 0)
+            return -1;
     if (json_get_string(&unk, model, "unk_token", t->file, err) != 0 ||
         json_get_bool(&t->fuse_unk, model, "fuse_unk", t->file, err) != 0 ||
         json_get_bool(&t->ignore_merges, model, "ignore_merges", t->file, err) != 0)
@@ -269,7 +272,9 @@ static int read_merges(struct tokenizer *t, const json_t *merges, struct err *er
         return err_set(err, "%s: \"model\".\"merges\" must be an array", t->file);
     if (merges_reserve(t, json_array_size(merges), err) != 0)
         return -1;
-    json_array_foreach(merges, i, item) if (read_merge(t, item, err) != 0) return -1;
+    json_array_foreach(merges, i, item)
+        if (read_merge(t, item, err) != 0)
+            return -1;
     return 0;
 }
 
@@ -280,8 +285,9 @@ static bool template_adds_bos(const json_t *post)
 {
     const json_t *item;
     size_t i;
-    json_array_foreach(json_object_get(post, "processors"), i,
-                       item) if (!strcmp(type_of(item), "TemplateProcessing") && template_adds_bos(item)) return true;
+    json_array_foreach(json_object_get(post, "processors"), i, item)
+        if (!strcmp(type_of(item), "TemplateProcessing") && template_adds_bos(item))
+            return true;
     return json_object_get(json_array_get(json_object_get(post, "single"), 0), "SpecialToken") != NULL;
 }
 
@@ -323,8 +329,7 @@ static int read_template(struct tokenizer *t, const json_t *config, struct err *
     if (json_is_array(v)) {
         const json_t *list = v;
         v = NULL;
-        json_array_foreach(list, i, item)
-        {
+        json_array_foreach(list, i, item) {
             const char *name = json_string_value(json_object_get(item, "name"));
             if (name && !strcmp(name, "default"))
                 v = json_object_get(item, "template");

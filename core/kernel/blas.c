@@ -66,7 +66,8 @@ static int self_test(struct err *err)
             for (int k = 0; k < N; k++)
                 want += a[i / N * N + k] * (t ? b[i % N * N + k] : b[k * N + i % N]);
             if (c[i] != want)
-                return err_set(err, "OpenBLAS's %s kernels compute wrong results on this processor; set OPENBLAS_CORETYPE to another",
+                return err_set(err,
+                               "OpenBLAS's %s kernels compute wrong results on this processor; set OPENBLAS_CORETYPE to another",
                                blas_core_name());
         }
     }

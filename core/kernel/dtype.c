@@ -5,7 +5,7 @@
 #include <string.h>
 
 const struct dtype_traits dtype_table[DTYPE_COUNT] = {
-    [DTYPE_F32] = {"f32", 1, 4},    [DTYPE_F16] = {"f16", 1, 2},    [DTYPE_BF16] = {"bf16", 1, 2},
+    [DTYPE_F32] = {"f32", 1, 4},     [DTYPE_F16] = {"f16", 1, 2},     [DTYPE_BF16] = {"bf16", 1, 2},
     [DTYPE_Q8_0] = {"q8_0", 32, 34}, [DTYPE_Q4_0] = {"q4_0", 32, 18}, [DTYPE_Q4_1] = {"q4_1", 32, 20},
 };
 

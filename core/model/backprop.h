@@ -6,16 +6,16 @@
 
 struct backprop {
     struct lm *lm;
-    bool recompute;           /* one set of activations for all blocks, filled again on the way back */
-    float **inputs;           /* [n_order + 1]: the residual stream before each block and after the last, [max_rows, dim] */
-    struct block_acts *acts;  /* [n_order], or [1] when recomputing */
+    bool recompute;          /* one set of activations for all blocks, filled again on the way back */
+    float **inputs;          /* [n_order + 1]: the residual stream before each block and after the last, [max_rows, dim] */
+    struct block_acts *acts; /* [n_order], or [1] when recomputing */
     struct block_grads grads;
     float *d, *d_normed;      /* [max_rows, dim] */
     float *packed, *d_packed; /* [max_rows, dim]: the labelled rows, moved together for the head */
     float *scale;             /* [max_rows] */
     int64_t *where;           /* [max_rows]: the row that each labelled row came from */
     int64_t n_labelled;
-    struct dropout dropout;   /* of the LoRA inputs; set before the forward, mixed with the block's slot */
+    struct dropout dropout; /* of the LoRA inputs; set before the forward, mixed with the block's slot */
     struct arena arena;
 };
 

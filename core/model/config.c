@@ -65,9 +65,16 @@ static int read_token_id(int64_t *out, const json_t *root, const char *key, cons
 
 int config_from_hf(struct config *cfg, const char *dir, struct err *err)
 {
-    *cfg = (struct config){.norm_eps = 1e-6, .rope_theta = 10000, .rope_factor = 1, .rope_low_freq_factor = 1,
-                           .rope_high_freq_factor = 4, .rope_original_context = 8192, .context_length = 2048,
-                           .bos = -1, .eos = -1, .pad = -1};
+    *cfg = (struct config){.norm_eps = 1e-6,
+                           .rope_theta = 10000,
+                           .rope_factor = 1,
+                           .rope_low_freq_factor = 1,
+                           .rope_high_freq_factor = 4,
+                           .rope_original_context = 8192,
+                           .context_length = 2048,
+                           .bos = -1,
+                           .eos = -1,
+                           .pad = -1};
     int rc = -1;
     char *file = path_join(dir, "config.json", err);
     json_t *root = file ? json_read(file, err) : NULL;
@@ -77,10 +84,14 @@ int config_from_hf(struct config *cfg, const char *dir, struct err *err)
         err_set(err, "%s: a JSON object was expected", file);
         goto done;
     }
-    struct { const char *key; int64_t *out; } ints[] = {
-        {"num_hidden_layers", &cfg->n_blocks}, {"hidden_size", &cfg->dim}, {"num_attention_heads", &cfg->n_heads},
-        {"num_key_value_heads", &cfg->n_kv_heads}, {"head_dim", &cfg->head_dim}, {"intermediate_size", &cfg->ffn_dim},
-        {"vocab_size", &cfg->vocab_size}, {"max_position_embeddings", &cfg->context_length},
+    struct {
+        const char *key;
+        int64_t *out;
+    } ints[] = {
+        {"num_hidden_layers", &cfg->n_blocks},  {"hidden_size", &cfg->dim},
+        {"num_attention_heads", &cfg->n_heads}, {"num_key_value_heads", &cfg->n_kv_heads},
+        {"head_dim", &cfg->head_dim},           {"intermediate_size", &cfg->ffn_dim},
+        {"vocab_size", &cfg->vocab_size},       {"max_position_embeddings", &cfg->context_length},
     };
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
         if (json_get_int(ints[i].out, root, ints[i].key, file, err) != 0)
@@ -110,13 +121,23 @@ int config_from_gguf(struct config *cfg, const struct gguf *g, struct err *err)
     if (!gguf_text(&arch, g, "general.architecture"))
         return err_set(err, "%s: the key general.architecture is missing", g->file);
     if (arch.n != 5 || memcmp(arch.s, "llama", 5))
-        return err_set(err, "%s: architecture \"%.*s\" is not supported (llama is)", g->file, (int)(arch.n < 60 ? arch.n : 60), arch.s);
-    struct { const char *key; int64_t *out; bool needed; } ints[] = {
-        {"llama.block_count", &cfg->n_blocks, true}, {"llama.embedding_length", &cfg->dim, true},
-        {"llama.feed_forward_length", &cfg->ffn_dim, true}, {"llama.attention.head_count", &cfg->n_heads, true},
-        {"llama.attention.head_count_kv", &cfg->n_kv_heads, false}, {"llama.attention.key_length", &cfg->head_dim, false},
-        {"llama.vocab_size", &cfg->vocab_size, false}, {"llama.context_length", &cfg->context_length, true},
-        {"tokenizer.ggml.bos_token_id", &cfg->bos, false}, {"tokenizer.ggml.eos_token_id", &cfg->eos, false},
+        return err_set(err, "%s: architecture \"%.*s\" is not supported (llama is)", g->file, (int)(arch.n < 60 ? arch.n : 60),
+                       arch.s);
+    struct {
+        const char *key;
+        int64_t *out;
+        bool needed;
+    } ints[] = {
+        {"llama.block_count", &cfg->n_blocks, true},
+        {"llama.embedding_length", &cfg->dim, true},
+        {"llama.feed_forward_length", &cfg->ffn_dim, true},
+        {"llama.attention.head_count", &cfg->n_heads, true},
+        {"llama.attention.head_count_kv", &cfg->n_kv_heads, false},
+        {"llama.attention.key_length", &cfg->head_dim, false},
+        {"llama.vocab_size", &cfg->vocab_size, false},
+        {"llama.context_length", &cfg->context_length, true},
+        {"tokenizer.ggml.bos_token_id", &cfg->bos, false},
+        {"tokenizer.ggml.eos_token_id", &cfg->eos, false},
         {"tokenizer.ggml.padding_token_id", &cfg->pad, false},
     };
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
@@ -141,11 +162,14 @@ int config_from_gguf(struct config *cfg, const struct gguf *g, struct err *err)
 
 int config_check(const struct config *cfg, const char *file, struct err *err)
 {
-    struct { const char *name; int64_t v, max; } sizes[] = {
-        {"number of blocks", cfg->n_blocks, 4096},      {"width", cfg->dim, 1 << 17},
-        {"number of heads", cfg->n_heads, 4096},        {"number of key-value heads", cfg->n_kv_heads, 4096},
-        {"head width", cfg->head_dim, 4096},            {"feed-forward width", cfg->ffn_dim, 1 << 17},
-        {"vocabulary size", cfg->vocab_size, 1 << 22},  {"context length", cfg->context_length, 1 << 28},
+    struct {
+        const char *name;
+        int64_t v, max;
+    } sizes[] = {
+        {"number of blocks", cfg->n_blocks, 4096},     {"width", cfg->dim, 1 << 17},
+        {"number of heads", cfg->n_heads, 4096},       {"number of key-value heads", cfg->n_kv_heads, 4096},
+        {"head width", cfg->head_dim, 4096},           {"feed-forward width", cfg->ffn_dim, 1 << 17},
+        {"vocabulary size", cfg->vocab_size, 1 << 22}, {"context length", cfg->context_length, 1 << 28},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].v < 1 || sizes[i].v > sizes[i].max)
@@ -156,9 +180,11 @@ int config_check(const struct config *cfg, const char *file, struct err *err)
                        (long long)cfg->n_kv_heads);
     if (cfg->head_dim % 2)
         return err_set(err, "%s: head width %lld is odd, rotary pairs need an even one", file, (long long)cfg->head_dim);
-    if (!(cfg->norm_eps > 0 && cfg->norm_eps < 1) || !(cfg->rope_theta > 0) || !isfinite(cfg->rope_theta) || !(cfg->rope_factor > 0))
+    if (!(cfg->norm_eps > 0 && cfg->norm_eps < 1) || !(cfg->rope_theta > 0) || !isfinite(cfg->rope_theta) ||
+        !(cfg->rope_factor > 0))
         return err_set(err, "%s: norm epsilon, rope theta and rope factor must be positive", file);
-    if (cfg->rope_kind == ROPE_LLAMA3 && !(cfg->rope_high_freq_factor > cfg->rope_low_freq_factor && cfg->rope_original_context > 0))
+    if (cfg->rope_kind == ROPE_LLAMA3 &&
+        !(cfg->rope_high_freq_factor > cfg->rope_low_freq_factor && cfg->rope_original_context > 0))
         return err_set(err, "%s: llama3 rope scaling needs high_freq_factor > low_freq_factor and a context length", file);
     return 0;
 }
@@ -177,8 +203,8 @@ void config_rope_frequencies(float *inv_freq, const struct config *cfg)
             if (wavelength > context / cfg->rope_low_freq_factor) {
                 f /= cfg->rope_factor;
             } else if (wavelength >= context / cfg->rope_high_freq_factor) {
-                double smooth = (context / wavelength - cfg->rope_low_freq_factor) /
-                                (cfg->rope_high_freq_factor - cfg->rope_low_freq_factor);
+                double smooth =
+                    (context / wavelength - cfg->rope_low_freq_factor) / (cfg->rope_high_freq_factor - cfg->rope_low_freq_factor);
                 f = (1 - smooth) * f / cfg->rope_factor + smooth * f;
             }
         }

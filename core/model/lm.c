@@ -30,7 +30,8 @@ int lm_embed(const struct lm *lm, float *x, const int32_t *ids, int64_t rows, st
     const struct weight *w = &lm->m->embed;
     for (int64_t i = 0; i < rows; i++) {
         if (ids[i] < 0 || ids[i] >= w->rows)
-            return err_set(err, "token id %d is outside the vocabulary of %s (0 to %lld)", ids[i], lm->m->path, (long long)w->rows - 1);
+            return err_set(err, "token id %d is outside the vocabulary of %s (0 to %lld)", ids[i], lm->m->path,
+                           (long long)w->rows - 1);
         weight_decode(lm->c, x + i * w->cols, w, ids[i], 1);
     }
     return 0;
@@ -41,9 +42,14 @@ void lm_block(struct lm *lm, float *y, const float *x, int64_t slot)
     struct block_acts acts = lm->acts;
     if (y == x)
         acts.mid = y; /* nothing goes backward: the middle of the block may overwrite its input */
-    struct block_pass p = {.c = lm->c, .shape = &lm->m->shape, .block = &lm->m->blocks[lm->m->order[slot]],
-                           .lora = lm->lora ? &lm->lora->blocks[slot] : NULL, .rope = &lm->rope, .batch = &lm->batch,
-                           .slot = slot, .acts = &acts};
+    struct block_pass p = {.c = lm->c,
+                           .shape = &lm->m->shape,
+                           .block = &lm->m->blocks[lm->m->order[slot]],
+                           .lora = lm->lora ? &lm->lora->blocks[slot] : NULL,
+                           .rope = &lm->rope,
+                           .batch = &lm->batch,
+                           .slot = slot,
+                           .acts = &acts};
     block_forward(&p, y, x);
 }
 

@@ -33,8 +33,7 @@ static int visit(const struct lora_set *l, const struct model *m, visit_fn *fn, 
 {
     for (int64_t k = 0; k < l->n_blocks; k++)
         for (int p = 0; p < PROJ_COUNT; p++)
-            if (l->target[p] &&
-                fn(arg, &l->blocks[k].proj[p], &m->blocks[m->order[k]].proj[p], k, (enum proj)p, err) != 0)
+            if (l->target[p] && fn(arg, &l->blocks[k].proj[p], &m->blocks[m->order[k]].proj[p], k, (enum proj)p, err) != 0)
                 return -1;
     return 0;
 }
@@ -138,8 +137,8 @@ static bool names_module(const json_t *targets, const char *module)
 static int refuse_variants(const json_t *root, const char *file, struct err *err)
 {
     static const char *const flags[] = {"use_dora", "use_qalora", "lora_bias", "fan_in_fan_out", "use_bdlora"};
-    static const char *const lists[] = {"rank_pattern", "alpha_pattern", "modules_to_save", "layers_to_transform",
-                                        "layer_replication", "trainable_token_indices"};
+    static const char *const lists[] = {"rank_pattern",        "alpha_pattern",     "modules_to_save",
+                                        "layers_to_transform", "layer_replication", "trainable_token_indices"};
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (json_is_true(json_object_get(root, flags[i])))
             return err_set(err, "%s: \"%s\" is not supported", file, flags[i]);
@@ -161,8 +160,7 @@ static int read_config(struct lora_set *l, const struct model *m, const char *fi
     int rc = -1;
     if (!root || refuse_variants(root, file, err) != 0 || json_get_string(&type, root, "peft_type", file, err) != 0 ||
         json_get_int(&rank, root, "r", file, err) != 0 || json_get_real(&alpha, root, "lora_alpha", file, err) != 0 ||
-        json_get_real(&dropout, root, "lora_dropout", file, err) != 0 ||
-        json_get_bool(&rslora, root, "use_rslora", file, err) != 0)
+        json_get_real(&dropout, root, "lora_dropout", file, err) != 0 || json_get_bool(&rslora, root, "use_rslora", file, err) != 0)
         goto done;
     if (strcmp(type, "LORA")) {
         err_set(err, "%s: peft_type \"%s\" is not supported (LORA is)", file, type);
@@ -248,8 +246,8 @@ static int list_one(void *arg, struct lora *l, const struct weight *w, int64_t b
     for (int side = 0; side < 2; side++, s->n++) {
         tensor_name(s->names[s->n], block, which, side ? 'B' : 'A');
         s->data[s->n] = side ? l->b : l->a;
-        s->entries[s->n] = (struct safetensors_entry){s->names[s->n], DTYPE_F32, 2,
-                                                      {side ? w->rows : l->rank, side ? l->rank : w->cols}};
+        s->entries[s->n] =
+            (struct safetensors_entry){s->names[s->n], DTYPE_F32, 2, {side ? w->rows : l->rank, side ? l->rank : w->cols}};
     }
     return 0;
 }
@@ -282,10 +280,10 @@ static int save_config(const struct lora_set *l, const struct model *m, const ch
     for (int p = 0; p < PROJ_COUNT; p++)
         if (l->target[p])
             json_array_append_new(targets, json_string(strchr(proj_names[p], '.') + 1));
-    json_t *root = json_pack("{ss ss ss ss sI sf sf so sb sb sb sb}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "bias", "none",
-                             "base_model_name_or_path", m->path, "r", (json_int_t)l->rank, "lora_alpha", l->alpha,
-                             "lora_dropout", l->dropout, "target_modules", targets, "fan_in_fan_out", 0, "inference_mode", 1,
-                             "init_lora_weights", 1, "use_rslora", 0);
+    json_t *root =
+        json_pack("{ss ss ss ss sI sf sf so sb sb sb sb}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "bias", "none",
+                  "base_model_name_or_path", m->path, "r", (json_int_t)l->rank, "lora_alpha", l->alpha, "lora_dropout", l->dropout,
+                  "target_modules", targets, "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0);
     if (l->alpha == floor(l->alpha)) /* PEFT's type is int; a whole number is written as one */
         json_object_set_new(root, "lora_alpha", json_integer((json_int_t)l->alpha));
     int rc = root ? json_write(path, root, err) : err_set(err, "%s: out of memory", path);

@@ -17,12 +17,11 @@ struct names {
 };
 
 static const struct names hf_names = {
-    "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "input_layernorm.weight", "post_attention_layernorm.weight",
-    "model.layers.%lld.", proj_names,
+    "model.embed_tokens.weight",       "model.norm.weight",  "lm_head.weight", "input_layernorm.weight",
+    "post_attention_layernorm.weight", "model.layers.%lld.", proj_names,
 };
 static const struct names gguf_names = {
-    "token_embd.weight", "output_norm.weight", "output.weight", "attn_norm.weight", "ffn_norm.weight",
-    "blk.%lld.", gguf_proj_names,
+    "token_embd.weight", "output_norm.weight", "output.weight", "attn_norm.weight", "ffn_norm.weight", "blk.%lld.", gguf_proj_names,
 };
 
 static const struct tensor *need(const struct model *m, const char *name, int64_t rows, int64_t cols, struct err *err)
@@ -62,7 +61,8 @@ static int bind_vector(const float **out, struct model *m, const char *name, int
     if (!t)
         return -1;
     if (n % dtype_table[t->dtype].block)
-        return err_set(err, "%s: tensor %s: dtype %s does not fit %lld values", t->file, name, dtype_table[t->dtype].name, (long long)n);
+        return err_set(err, "%s: tensor %s: dtype %s does not fit %lld values", t->file, name, dtype_table[t->dtype].name,
+                       (long long)n);
     float *raw = arena_alloc(&m->arena, (size_t)n, sizeof *raw, err), *v = arena_alloc(&m->arena, (size_t)n, sizeof *v, err);
     if (!raw || !v)
         return -1;
@@ -78,8 +78,9 @@ static int bind_block(struct block *b, struct model *m, const struct names *name
 {
     const struct config *cfg = &m->cfg;
     int64_t q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
-    const int64_t shape[PROJ_COUNT][2] = {{q, cfg->dim},            {kv, cfg->dim},           {kv, cfg->dim},          {cfg->dim, q},
-                                          {cfg->ffn_dim, cfg->dim}, {cfg->ffn_dim, cfg->dim}, {cfg->dim, cfg->ffn_dim}};
+    const int64_t shape[PROJ_COUNT][2] = {{q, cfg->dim},           {kv, cfg->dim},           {kv, cfg->dim},
+                                          {cfg->dim, q},           {cfg->ffn_dim, cfg->dim}, {cfg->ffn_dim, cfg->dim},
+                                          {cfg->dim, cfg->ffn_dim}};
     char prefix[64], name[160];
     snprintf(prefix, sizeof prefix, names->block_prefix, (long long)index);
     for (int p = 0; p < PROJ_COUNT; p++) {

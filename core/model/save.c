@@ -262,8 +262,10 @@ static int write_config(const struct model *m, const char *dir, const struct sav
     if (!in || !out)
         goto done;
     if (m->rope_factors) { /* written without them, the saved model would be another one */
-        err_set(err, "%s: its rotary factors (tensor rope_freqs.weight) fit no rule that a Hugging Face config.json can state; use "
-                     "the Hugging Face form of the model", m->path);
+        err_set(err,
+                "%s: its rotary factors (tensor rope_freqs.weight) fit no rule that a Hugging Face config.json can state; use "
+                "the Hugging Face form of the model",
+                m->path);
         goto done;
     }
     root = m->src.gguf ? config_of_gguf(m) : json_read(in, err);

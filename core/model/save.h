@@ -8,8 +8,8 @@
 #include "core/model/model.h"
 
 struct save_options {
-    enum dtype dtype;            /* f32, f16 or bf16 */
-    const struct lora_set *lora; /* merged in as W + scale B A; or NULL */
+    enum dtype dtype;                  /* f32, f16 or bf16 */
+    const struct lora_set *lora;       /* merged in as W + scale B A; or NULL */
     const struct tokenizer *tokenizer; /* its files are written too; or NULL */
 };
 

@@ -33,8 +33,8 @@ struct job {
     int64_t slot;
     float scale;
     const float *q, *k, *v;
-    float *out, *lse;             /* forward: results; backward: read */
-    const float *dout;            /* backward */
+    float *out, *lse;  /* forward: results; backward: read */
+    const float *dout; /* backward */
     float *dq, *dk, *dv;
 };
 
@@ -91,8 +91,8 @@ static void forward_task(void *arg, int64_t task, int worker)
 void attention_forward(const struct compute *c, float *out, float *lse, const float *q, const float *k, const float *v,
                        const struct batch *b, int64_t slot, const struct heads *h)
 {
-    struct job j = {.c = c, .b = b, .h = h, .slot = slot, .scale = 1 / sqrtf((float)h->dim), .q = q, .k = k, .v = v, .out = out,
-                    .lse = lse};
+    struct job j = {
+        .c = c, .b = b, .h = h, .slot = slot, .scale = 1 / sqrtf((float)h->dim), .q = q, .k = k, .v = v, .out = out, .lse = lse};
     pool_run(c->pool, forward_task, &j, b->n_tiles * h->n_kv);
 }
 
@@ -147,7 +147,18 @@ void attention_backward(const struct compute *c, float *dq, float *dk, float *dv
                         const float *lse, const float *q, const float *k, const float *v, const struct batch *b,
                         const struct heads *h)
 {
-    struct job j = {.c = c, .b = b, .h = h, .scale = 1 / sqrtf((float)h->dim), .q = q, .k = k, .v = v, .out = (float *)out,
-                    .lse = (float *)lse, .dout = dout, .dq = dq, .dk = dk, .dv = dv};
+    struct job j = {.c = c,
+                    .b = b,
+                    .h = h,
+                    .scale = 1 / sqrtf((float)h->dim),
+                    .q = q,
+                    .k = k,
+                    .v = v,
+                    .out = (float *)out,
+                    .lse = (float *)lse,
+                    .dout = dout,
+                    .dq = dq,
+                    .dk = dk,
+                    .dv = dv};
     pool_run(c->pool, backward_task, &j, b->n_seqs * h->n_kv);
 }

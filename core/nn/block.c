@@ -155,9 +155,23 @@ void block_backward(const struct block_pass *p, float *d, const float *x, struct
 static int64_t acts_table(struct block_acts *a, float **where[], int64_t width[], const struct block_shape *s, int64_t rank)
 {
     int64_t q = s->heads.n * s->heads.dim, kv = s->heads.n_kv * s->heads.dim, n = 0;
-    struct { float **p; int64_t w; } row[] = {
-        {&a->x_attn, s->dim}, {&a->r_attn, 1}, {&a->q, q}, {&a->k, kv}, {&a->v, kv}, {&a->att, q}, {&a->lse, s->heads.n},
-        {&a->mid, s->dim}, {&a->x_ffn, s->dim}, {&a->r_ffn, 1}, {&a->gate, s->ffn_dim}, {&a->up, s->ffn_dim}, {&a->act, s->ffn_dim},
+    struct {
+        float **p;
+        int64_t w;
+    } row[] = {
+        {&a->x_attn, s->dim},
+        {&a->r_attn, 1},
+        {&a->q, q},
+        {&a->k, kv},
+        {&a->v, kv},
+        {&a->att, q},
+        {&a->lse, s->heads.n},
+        {&a->mid, s->dim},
+        {&a->x_ffn, s->dim},
+        {&a->r_ffn, 1},
+        {&a->gate, s->ffn_dim},
+        {&a->up, s->ffn_dim},
+        {&a->act, s->ffn_dim},
     };
     for (size_t i = 0; i < sizeof row / sizeof *row; i++, n++) {
         where[n] = row[i].p;
@@ -196,8 +210,11 @@ size_t block_acts_bytes(const struct block_shape *s, int64_t rows, int64_t rank)
 int block_grads_bind(struct block_grads *g, struct arena *arena, const struct block_shape *s, int64_t rows, struct err *err)
 {
     int64_t q = s->heads.n * s->heads.dim, kv = s->heads.n_kv * s->heads.dim;
-    struct { float **p; int64_t w; } row[] = {{&g->d_dim, s->dim}, {&g->d_gate, s->ffn_dim}, {&g->d_up, s->ffn_dim},
-                                              {&g->d_att, q},      {&g->dq, q},              {&g->dk, kv}, {&g->dv, kv}};
+    struct {
+        float **p;
+        int64_t w;
+    } row[] = {{&g->d_dim, s->dim}, {&g->d_gate, s->ffn_dim}, {&g->d_up, s->ffn_dim}, {&g->d_att, q}, {&g->dq, q}, {&g->dk, kv},
+               {&g->dv, kv}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         if (!(*row[i].p = arena_alloc(arena, (size_t)rows, (size_t)row[i].w * sizeof(float), err)))
             return -1;

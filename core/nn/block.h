@@ -21,8 +21,8 @@ struct block_shape {
 
 struct block {
     struct weight proj[PROJ_COUNT];
-    const float *bias[PROJ_COUNT];         /* NULL: none */
-    const float *norm_attn, *norm_ffn;     /* [dim] */
+    const float *bias[PROJ_COUNT];     /* NULL: none */
+    const float *norm_attn, *norm_ffn; /* [dim] */
 };
 
 /* The low-rank adapters of one block. */
@@ -65,10 +65,10 @@ void block_forward(const struct block_pass *p, float *y, const float *x);
 
 /* Buffers of the backward; shared by all blocks. */
 struct block_grads {
-    float *d_dim;          /* [rows, dim] */
-    float *d_gate, *d_up;  /* [rows, ffn_dim] */
-    float *d_att, *dq;     /* [rows, heads * head_dim] */
-    float *dk, *dv;        /* [rows, kv_heads * head_dim] */
+    float *d_dim;         /* [rows, dim] */
+    float *d_gate, *d_up; /* [rows, ffn_dim] */
+    float *d_att, *dq;    /* [rows, heads * head_dim] */
+    float *dk, *dv;       /* [rows, kv_heads * head_dim] */
 };
 
 /* Who wants the gradients of the frozen weights (Taylor scores, tests). Members may be NULL. */

@@ -8,14 +8,17 @@
 
 enum {
     TILE_ROWS = 256,
-    TILE_VOCAB = 512,       /* TILE_ROWS x TILE_VOCAB logits are half a worker's scratch */
-    BACKWARD_ROWS = 64,     /* rows of one backward task: a task goes through a whole panel */
+    TILE_VOCAB = 512,   /* TILE_ROWS x TILE_VOCAB logits are half a worker's scratch */
+    BACKWARD_ROWS = 64, /* rows of one backward task: a task goes through a whole panel */
 };
 
 int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err)
 {
     int64_t tiles = ceil_div(h->w.rows, 48) + 1; /* tiles_cut stops dividing below 96 columns */
-    struct { float **p; int64_t w; } row[] = {{&a->x, h->w.cols}, {&a->r, 1}, {&a->lse, 1}, {&a->target, 1}, {&a->top, tiles}, {&a->sum, tiles}};
+    struct {
+        float **p;
+        int64_t w;
+    } row[] = {{&a->x, h->w.cols}, {&a->r, 1}, {&a->lse, 1}, {&a->target, 1}, {&a->top, tiles}, {&a->sum, tiles}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         if (!(*row[i].p = arena_alloc(arena, (size_t)rows, (size_t)row[i].w * sizeof(float), err)))
             return -1;

@@ -12,9 +12,9 @@ struct head {
 };
 
 struct head_acts {
-    float *x, *r;          /* [rows, dim] normed input, [rows] 1/rms */
-    float *lse, *target;   /* [rows] log-sum-exp of the logits, logit of the target */
-    float *top, *sum;      /* [rows, vocab tiles] of one panel */
+    float *x, *r;        /* [rows, dim] normed input, [rows] 1/rms */
+    float *lse, *target; /* [rows] log-sum-exp of the logits, logit of the target */
+    float *top, *sum;    /* [rows, vocab tiles] of one panel */
 };
 
 int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err);

@@ -24,8 +24,8 @@ void weight_decode(const struct compute *c, float *out, const struct weight *w, 
 struct piece {
     const struct weight *w;
     struct panel panel;
-    float *room;         /* where panel.data is decoded to; NULL for floats that need no decoding */
-    int64_t first_task;  /* of decoding */
+    float *room;        /* where panel.data is decoded to; NULL for floats that need no decoding */
+    int64_t first_task; /* of decoding */
 };
 
 struct decode_job {
@@ -119,8 +119,8 @@ struct forward_job {
     int64_t rows;
     bool accumulate;
     int n_ops;
-    int64_t chunk;               /* few rows: weight rows of one task */
-    int64_t chunks[MAX_OPS + 1]; /* first task of each op, or of each op's tiles */
+    int64_t chunk;                /* few rows: weight rows of one task */
+    int64_t chunks[MAX_OPS + 1];  /* first task of each op, or of each op's tiles */
     struct piece pieces[MAX_OPS]; /* many rows: what is decoded of each op */
     struct tiles tiles[MAX_OPS];
 };

@@ -40,8 +40,8 @@ struct panel panel_load(const struct compute *c, const struct weight *w, int64_t
 
 /* Low-rank adaptation (Hu et al., arXiv 2106.09685): y += scale * dropout(x) A^T B^T. */
 struct lora {
-    int64_t rank; /* 0: none here */
-    float scale;  /* alpha / rank */
+    int64_t rank;   /* 0: none here */
+    float scale;    /* alpha / rank */
     float *a, *b;   /* [rank, cols], [rows, rank] */
     float *da, *db; /* gradients of the same shapes, accumulated; NULL when not training */
 };

@@ -24,8 +24,7 @@ static void norm_task(void *arg, int64_t task, int worker)
     }
 }
 
-void norm_forward(const struct compute *c, float *y, float *r, const float *x, const float *w, float eps, int64_t rows,
-                  int64_t dim)
+void norm_forward(const struct compute *c, float *y, float *r, const float *x, const float *w, float eps, int64_t rows, int64_t dim)
 {
     struct norm_job j = {.c = c, .y = y, .r_out = r, .x = x, .w = w, .eps = eps, .rows = rows, .dim = dim};
     pool_run(c->pool, norm_task, &j, ceil_div(rows, ROWS_PER_TASK));

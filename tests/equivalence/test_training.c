@@ -27,8 +27,20 @@ static struct instructions random_rows(int64_t n, int64_t vocab, uint64_t seed)
 /* What every run here starts from: three steps an epoch (21 rows, 6 a step, the last of them left over), so that seven steps
  * see three shuffles; a checkpoint after step 4, in the middle of the second epoch. */
 static const struct train_options usual = {
-    .lr = 3e-3, .clip = 1, .epochs = 1, .steps = STEPS, .batch = 6, .micro_batch = 2, .cutoff = CUTOFF, .warmup = 2,
-    .eval_every = 2, .save_every = SAVE_AT, .keep = 1, .shuffle = true, .seed = 5, .memory = BACKPROP_KEEP,
+    .lr = 3e-3,
+    .clip = 1,
+    .epochs = 1,
+    .steps = STEPS,
+    .batch = 6,
+    .micro_batch = 2,
+    .cutoff = CUTOFF,
+    .warmup = 2,
+    .eval_every = 2,
+    .save_every = SAVE_AT,
+    .keep = 1,
+    .shuffle = true,
+    .seed = 5,
+    .memory = BACKPROP_KEEP,
 };
 
 static void train(const struct fixture *f, int threads, const struct train_options *o, const char *dir)
@@ -94,7 +106,7 @@ static void assert_same_training(const char *a_dir, const char *b_dir)
 {
     json_t *a = journal(a_dir), *b = journal(b_dir);
     assert_int_equal(json_array_size(a), STEPS + STEPS / 2 + 1); /* a line a step, evaluations every other step and at the end */
-    assert_true(json_equal(a, b)); /* numbers are written with 17 digits: equal text is equal bits */
+    assert_true(json_equal(a, b));                               /* numbers are written with 17 digits: equal text is equal bits */
     json_decref(a);
     json_decref(b);
     assert_same_file(a_dir, b_dir, "adapter_model.safetensors");
