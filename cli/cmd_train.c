@@ -123,6 +123,45 @@ static void report(struct cli *cli, const struct train_result *r, const struct l
                 r->first_loss, r->last_loss, rate, 1e-6 * (double)l->n_params, out);
 }
 
+/* Reads the rows, makes the adapter and the folder, and trains. */
+static int train_model(struct cli *cli, const char *model, const struct train_args *a, const struct train_options *t,
+                       const struct common *o, struct err *err)
+{
+    struct session s;
+    struct lora_set l = {0};
+    struct instructions train = {0}, eval = {0};
+    struct train_result r;
+    const char *file = a->data ? a->data : a->rows;
+    bool new_folder = !path_exists(a->out);
+    int rc = -1;
+    if (session_open(&s, o, model, a->data ? NEEDS_TOKENIZER : 0, err) != 0)
+        return -1;
+    if ((a->data ? instructions_read(&train, a->data, s.t, t->cutoff, a->train_on_inputs, err)
+                 : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
+        split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, t->seed, err) != 0 ||
+        prepare_folder(a, t->resume, err) != 0)
+        goto done;
+    if (train.skipped > 0)
+        progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file,
+                     (long long)train.skipped, (long long)t->cutoff);
+    json_t *facts = session_facts(&s, cli, o);
+    rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, t, a->out, facts, &cli->progress, err);
+    json_decref(facts);
+    if (rc != 0) {
+        if (new_folder)
+            rmdir(a->out); /* where nothing was begun; what is in it stays */
+        goto done;
+    }
+    cli->result = session_facts(&s, cli, o);
+    report(cli, &r, &l, a->out);
+done:
+    instructions_free(&train);
+    instructions_free(&eval);
+    lora_free(&l);
+    session_close(&s);
+    return rc;
+}
+
 int cmd_train(struct cli *cli, struct err *err)
 {
     struct train_args a = {.targets = "q,k,v,o,gate,up,down",
@@ -174,48 +213,15 @@ int cmd_train(struct cli *cli, struct err *err)
     };
     struct opt_words words;
     struct common o;
-    struct session s;
-    struct lora_set l = {0};
-    struct instructions train = {0}, eval = {0};
-    struct train_result r;
-    const char *file;
     int rc = command_parse(cli, &words, own, &o, 42, 1, 1, "MODEL --data FILE --out DIR", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     t.seed = (uint64_t)o.seed;
-    file = a.data ? a.data : a.rows;
     if (check_args(&a, &t, err) != 0)
         return -1;
     if (o.adapter)
         return err_usage(err, "train takes --init-adapter, not --adapter");
-    if (session_open(&s, &o, words.word[0], a.data ? NEEDS_TOKENIZER : 0, err) != 0)
-        return -1;
-    rc = -1;
-    bool new_folder = !path_exists(a.out);
-    if ((a.data ? instructions_read(&train, a.data, s.t, t.cutoff, a.train_on_inputs, err)
-                : instructions_read_rows(&train, a.rows, t.cutoff, err)) != 0 ||
-        split(&train, &eval, a.val_size, &t, file, err) != 0 || make_adapter(&l, &s, &a, t.seed, err) != 0 ||
-        prepare_folder(&a, t.resume, err) != 0)
-        goto done;
-    if (train.skipped > 0)
-        progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file,
-                     (long long)train.skipped, (long long)t.cutoff);
-    json_t *facts = session_facts(&s, cli, &o);
-    rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, &t, a.out, facts, &cli->progress, err);
-    json_decref(facts);
-    if (rc != 0) {
-        if (new_folder)
-            rmdir(a.out); /* where nothing was begun; what is in it stays */
-        goto done;
-    }
-    cli->result = session_facts(&s, cli, &o);
-    report(cli, &r, &l, a.out);
-done:
-    instructions_free(&train);
-    instructions_free(&eval);
-    lora_free(&l);
-    session_close(&s);
-    return rc;
+    return train_model(cli, words.word[0], &a, &t, &o, err);
 }
 
 int cmd_merge(struct cli *cli, struct err *err)
