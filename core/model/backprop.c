@@ -46,16 +46,8 @@ void backprop_close(struct backprop *bp)
 
 static struct block_pass pass_of(const struct backprop *bp, int64_t slot)
 {
-    const struct lm *lm = bp->lm;
-    struct block_pass p = {.c = lm->c,
-                           .shape = &lm->m->shape,
-                           .block = &lm->m->blocks[lm->m->order[slot]],
-                           .lora = lm->lora ? &lm->lora->blocks[slot] : NULL,
-                           .rope = &lm->rope,
-                           .batch = &lm->batch,
-                           .slot = slot,
-                           .acts = &bp->acts[bp->recompute ? 0 : slot],
-                           .dropout = bp->dropout};
+    struct block_pass p = lm_block_pass(bp->lm, slot, &bp->acts[bp->recompute ? 0 : slot]);
+    p.dropout = bp->dropout;
     p.dropout.key += 0xd1342543de82ef95u * (uint64_t)(slot + 1);
     return p;
 }

@@ -37,19 +37,24 @@ int lm_embed(const struct lm *lm, float *x, const int32_t *ids, int64_t rows, st
     return 0;
 }
 
+struct block_pass lm_block_pass(const struct lm *lm, int64_t slot, struct block_acts *acts)
+{
+    return (struct block_pass){.c = lm->c,
+                               .shape = &lm->m->shape,
+                               .block = &lm->m->blocks[lm->m->order[slot]],
+                               .lora = lm->lora ? &lm->lora->blocks[slot] : NULL,
+                               .rope = &lm->rope,
+                               .batch = &lm->batch,
+                               .slot = slot,
+                               .acts = acts};
+}
+
 void lm_block(struct lm *lm, float *y, const float *x, int64_t slot)
 {
     struct block_acts acts = lm->acts;
     if (y == x)
         acts.mid = y; /* nothing goes backward: the middle of the block may overwrite its input */
-    struct block_pass p = {.c = lm->c,
-                           .shape = &lm->m->shape,
-                           .block = &lm->m->blocks[lm->m->order[slot]],
-                           .lora = lm->lora ? &lm->lora->blocks[slot] : NULL,
-                           .rope = &lm->rope,
-                           .batch = &lm->batch,
-                           .slot = slot,
-                           .acts = &acts};
+    struct block_pass p = lm_block_pass(lm, slot, &acts);
     block_forward(&p, y, x);
 }
 

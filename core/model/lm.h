@@ -29,6 +29,9 @@ void lm_close(struct lm *lm);
 /* x [rows, dim] = the embeddings of ids [rows]. Ids outside the vocabulary are an error. */
 int lm_embed(const struct lm *lm, float *x, const int32_t *ids, int64_t rows, struct err *err);
 
+/* A pass of lm->batch through block `slot` of the model's order, with these activation buffers and no dropout. */
+struct block_pass lm_block_pass(const struct lm *lm, int64_t slot, struct block_acts *acts);
+
 /* y = block `slot` of the model's order, applied to x, for the batch set up in lm->batch; y may be x. */
 void lm_block(struct lm *lm, float *y, const float *x, int64_t slot);
 

@@ -1,4 +1,4 @@
-/* Calibration rows. The expected draws were made by Python's random as ../shared/oracle/make_scores.py uses it, on documents
+/* Calibration rows. The expected draws were made by Python's random as the published scripts use it, on documents
  * with one token per byte. */
 #include "tests/tiny_model.h"
 

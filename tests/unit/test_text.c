@@ -95,7 +95,7 @@ static void damaged_json_lines(void **state)
 static void row_rules(void **state)
 {
     (void)state;
-    /* what ../shared/oracle/make_ppl.py's text_of makes of each */
+    /* what a Python version of the published scripts' joining makes of each */
     static const struct {
         const char *file, *wikitext, *ptb;
     } cases[] = {
