@@ -48,10 +48,10 @@ done:
     return rc;
 }
 
-int journal_put(FILE *f, json_t *line, struct err *err)
+int journal_put(FILE *f, const char *dir, json_t *line, struct err *err)
 {
     char *text = json_dumps(line, JSON_COMPACT);
-    int rc = text && fprintf(f, "%s\n", text) > 0 && fflush(f) == 0 ? 0 : err_errno(err, "train.jsonl: cannot write");
+    int rc = text && fprintf(f, "%s\n", text) > 0 && fflush(f) == 0 ? 0 : err_errno(err, "%s/train.jsonl: cannot write", dir);
     free(text);
     json_decref(line);
     return rc;

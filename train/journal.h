@@ -10,8 +10,8 @@
 /* Cuts train.jsonl behind the last line of step `step` (0: empties it) and opens it for appending. */
 int journal_open(FILE **out, const char *dir, int64_t step, struct err *err);
 
-/* Appends one line and hands it to the system at once. Takes the reference. */
-int journal_put(FILE *f, json_t *line, struct err *err);
+/* Appends one line to the journal of `dir` and hands it to the system at once. Takes the reference. */
+int journal_put(FILE *f, const char *dir, json_t *line, struct err *err);
 
 /* train.h5 from train.jsonl: step, loss, grad_norm, lr, tokens_per_s, micro_losses [steps, micro], eval/step, eval/loss. */
 int journal_to_h5(const char *dir, const json_t *facts, struct err *err);

@@ -223,7 +223,7 @@ static int after_step(struct trainer *t, int64_t step, FILE *journal, struct pro
     bool last = step == t->total;
     if (t->eval->n > 0 && ((o->eval_every > 0 && step % o->eval_every == 0) || last)) {
         if (evaluate(t, &t->r->eval_loss, err) != 0 ||
-            journal_put(journal, json_pack("{sI sf}", "step", (json_int_t)step, "eval_loss", t->r->eval_loss), err) != 0)
+            journal_put(journal, t->dir, json_pack("{sI sf}", "step", (json_int_t)step, "eval_loss", t->r->eval_loss), err) != 0)
             return -1;
         progress_say(progress, "step %lld: evaluation loss %.4f", (long long)step, t->r->eval_loss);
         float loss = (float)t->r->eval_loss; /* as the checkpoint keeps it, so that a resumed training decides alike */
@@ -265,7 +265,7 @@ static int one_step(struct trainer *t, int64_t s, FILE *journal, struct err *err
     t->r->last_loss = loss;
     if (isnan(t->r->first_loss))
         t->r->first_loss = loss;
-    return journal_put(journal,
+    return journal_put(journal, t->dir,
                        json_pack("{sI sf so sf sf sf}", "step", (json_int_t)s + 1, "loss", loss, "micro_losses", micro, "grad_norm",
                                  norm, "lr", lr, "tokens_per_s", (double)(t->r->tokens - tokens) / seconds),
                        err);

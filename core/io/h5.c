@@ -18,6 +18,7 @@ static const hsize_t MAX_ELEMENTS = (hsize_t)1 << 28; /* 2 GiB of numbers: far a
 struct quiet h5_quiet_begin(void)
 {
     struct quiet q = {0};
+    H5dont_atexit(); /* counts on the first call: what a damaged file left open would be told on stderr when the process ends */
     q.known = H5Eget_auto2(H5E_DEFAULT, &q.print, &q.data) >= 0;
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     return q;

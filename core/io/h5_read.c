@@ -1,8 +1,15 @@
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/base/mem.h"
@@ -171,24 +178,6 @@ done:
     return rc;
 }
 
-int h5_read_f64(double **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)
-{
-    struct quiet q = h5_quiet_begin();
-    union number *p;
-    int rc = read_dataset(&p, dims, n_dims, path, name, false, err);
-    *data = (void *)p;
-    return h5_quiet_end(q, rc);
-}
-
-int h5_read_i64(int64_t **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)
-{
-    struct quiet q = h5_quiet_begin();
-    union number *p;
-    int rc = read_dataset(&p, dims, n_dims, path, name, true, err);
-    *data = (void *)p;
-    return h5_quiet_end(q, rc);
-}
-
 /* The one string of an attribute that is known to hold one, of fixed or variable length; NULL and an error otherwise. */
 static char *read_string(hid_t attr, hid_t type, const char *path, const char *name, struct err *err)
 {
@@ -246,8 +235,86 @@ done:
     return *out ? 0 : -1;
 }
 
-int h5_read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err)
+/* ---- reading from a library that may crash ---- */
+
+/* One read, with the places for what it finds. */
+struct reading {
+    enum { READ_FLOATS, READ_WHOLE, READ_ATTRIBUTE } kind;
+    const char *path, *object, *name;
+    union number *data;
+    int64_t *dims;
+    int *n_dims;
+    char *text;
+};
+
+static int perform(struct reading *r, struct err *err)
 {
     struct quiet q = h5_quiet_begin();
-    return h5_quiet_end(q, read_attr_string(out, path, object, name, err));
+    return h5_quiet_end(q, r->kind == READ_ATTRIBUTE
+                               ? read_attr_string(&r->text, r->path, r->object, r->name, err)
+                               : read_dataset(&r->data, r->dims, r->n_dims, r->path, r->name, r->kind == READ_WHOLE, err));
+}
+
+/* libhdf5 (1.10 for one) crashes on some damaged files. So a child process, which begins with this very memory, reads first; what
+ * it survives, its parent survives too. Result files are small enough to be read twice. The child says so when it has come
+ * through, and its parent ends it then, or when it has crashed or taken too long; it dies with its parent. */
+static int rehearse(struct reading *r, struct err *err)
+{
+    enum { MILLISECONDS = 60000 };
+    int ends[2];
+    char byte = 0;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return err_errno(err, "%s: cannot make a pipe to read it through", r->path);
+    pid_t parent = getpid(), child = fork();
+    if (child == 0) {
+        struct err ignored = {0}; /* an error value is no crash; the parent meets it again */
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent)
+            perform(r, &ignored);
+        while (write(ends[1], &byte, 1) < 0 && errno == EINTR)
+            ;
+        for (;;)
+            pause();
+    }
+    close(ends[1]);
+    bool came_through = false;
+    if (child > 0) {
+        struct pollfd wait = {.fd = ends[0], .events = POLLIN};
+        came_through = poll(&wait, 1, MILLISECONDS) > 0 && read(ends[0], &byte, 1) == 1;
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+    }
+    close(ends[0]);
+    if (child < 0)
+        return err_set(err, "%s: cannot start a process to read it", r->path);
+    return came_through ? 0 : err_set(err, "%s: damaged: the HDF5 library fails while reading \"%s\"", r->path, r->name);
+}
+
+static int read_guarded(struct reading *r, struct err *err)
+{
+    return rehearse(r, err) == 0 ? perform(r, err) : -1;
+}
+
+int h5_read_f64(double **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)
+{
+    struct reading r = {.kind = READ_FLOATS, .path = path, .name = name, .dims = dims, .n_dims = n_dims};
+    int rc = read_guarded(&r, err);
+    *data = (void *)r.data;
+    return rc;
+}
+
+int h5_read_i64(int64_t **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)
+{
+    struct reading r = {.kind = READ_WHOLE, .path = path, .name = name, .dims = dims, .n_dims = n_dims};
+    int rc = read_guarded(&r, err);
+    *data = (void *)r.data;
+    return rc;
+}
+
+int h5_read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err)
+{
+    struct reading r = {.kind = READ_ATTRIBUTE, .path = path, .object = object, .name = name};
+    int rc = read_guarded(&r, err);
+    *out = r.text;
+    return rc;
 }

@@ -29,6 +29,7 @@ struct plan {
     struct item *items;
     int64_t n;
     int64_t bytes;
+    const char *source; /* the model it comes from, for messages */
 };
 
 static void add(struct plan *p, enum dtype dtype, struct item item, int64_t vector_len, const char *name)
@@ -47,8 +48,12 @@ static int plan_make(struct plan *p, struct arena *arena, const struct model *m,
 {
     size_t max = (size_t)m->n_order * (2 * PROJ_COUNT + 2) + 3;
     char name[160];
-    *p = (struct plan){arena_alloc(arena, max, sizeof *p->entries, err), arena_alloc(arena, max, sizeof *p->names, err),
-                       arena_alloc(arena, max, sizeof *p->items, err), 0, 0};
+    *p = (struct plan){arena_alloc(arena, max, sizeof *p->entries, err),
+                       arena_alloc(arena, max, sizeof *p->names, err),
+                       arena_alloc(arena, max, sizeof *p->items, err),
+                       0,
+                       0,
+                       m->path};
     if (!p->entries || !p->names || !p->items)
         return -1;
     add(p, o->dtype, (struct item){.w = &m->embed}, 0, "model.embed_tokens.weight");
@@ -117,8 +122,8 @@ typedef int sink_fn(void *arg, int64_t tensor, const void *data, size_t bytes, s
 
 static void not_finite(const struct plan *p, int64_t tensor, int64_t element, enum dtype dtype, struct err *err)
 {
-    err_set(err, "tensor %s: element %lld is not a finite number in %s", p->entries[tensor].name, (long long)element,
-            dtype_table[dtype].name);
+    err_set(err, "%s: tensor %s, as numbered in the saved model: element %lld is not a finite number in %s", p->source,
+            p->entries[tensor].name, (long long)element, dtype_table[dtype].name);
 }
 
 static int produce(const struct plan *p, const struct compute *c, enum dtype dtype, int64_t max_cols, sink_fn *sink, void *arg,
