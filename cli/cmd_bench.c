@@ -5,7 +5,7 @@
 #include "core/base/rng.h"
 #include "eval/bench.h"
 #include "eval/speed.h"
-#include "prune/score_ppl.h"
+#include "prune/score.h"
 #include "train/trainer.h"
 
 /* One line of the table: a rate, the limit it is a share of, and what was aimed at. */
@@ -59,12 +59,14 @@ static int bench_scoring(struct cli *cli, struct figure *f, const struct session
     struct scores scores = {0};
     random_ids(ids, SAMPLES * LEN, s->m.cfg.vocab_size);
     double start = clock_seconds();
-    if (score_ppl(&scores, &s->m, &s->c, NULL, &cal, &cli->progress, err) != 0)
+    const struct criterion *ppl = criterion_find("ppl", err);
+    struct score_options o = {0};
+    if (score_run(&scores, &ppl, 1, &o, &s->m, &s->c, NULL, &cal, NULL, &cli->progress, err) != 0)
         return -1;
     double seconds = clock_seconds() - start;
     *f = (struct figure){"scoring, 10 x 128 tokens",
                          "GFLOPS",
-                         score_ppl_flops(&s->m, SAMPLES * LEN, LEN) / seconds,
+                         score_walk_ppl_flops(&s->m, SAMPLES * LEN, LEN) / seconds,
                          0,
                          0.65,
                          (double)(s->m.n_order * SAMPLES * LEN) / seconds};
@@ -128,7 +130,7 @@ static int bench_prefill(struct cli *cli, struct figure *f, const struct session
     const struct config *c = &s->m.cfg;
     double attention = 2.0 * (double)(c->n_heads * c->head_dim) * (LEN + 1) * LEN;
     double flops =
-        (double)s->m.n_order * (2.0 * (double)model_block_params(&s->m) * LEN + attention) + 2.0 * (double)(c->vocab_size * c->dim);
+        2.0 * (double)model_running_params(&s->m) * LEN + (double)s->m.n_order * attention + 2.0 * (double)(c->vocab_size * c->dim);
     *f = (struct figure){"prefill of 512 tokens", "GFLOPS", flops / best, 0, 0.65, LEN / best};
     return rc;
 }

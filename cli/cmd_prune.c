@@ -1,25 +1,38 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/texts.h"
 #include "core/base/file.h"
 #include "prune/plan.h"
+#include "prune/repair.h"
 
 /* What is to go, and why: the content of plan.json. */
 struct decision {
     const char *scores_path; /* NULL: the blocks of --drop */
     double ratio;
     int64_t count, keep_first, keep_last;
-    int64_t *dropped, n; /* in the order of removal */
+    struct unit *dropped; /* [n], in the order of removal */
+    int64_t n;
     char criterion[32], sha256[65];
+    double cut_swap; /* see plan_cut_swap */
     const struct model *m;
-    json_t *facts;
+    json_t *facts, *repair;
 };
 
-/* By scores: ranks the blocks and drops the first of them from the model. */
-static int decide_by_scores(struct decision *d, struct model *m, struct err *err)
+/* How a cut is repaired. */
+struct repair_words {
+    const char *method, *calib, *text;
+    double alpha;
+    int64_t samples, seq_len;
+    struct text_words how;
+};
+
+/* By scores: ranks the units and takes the first of them. */
+static int decide_by_scores(struct decision *d, const struct model *m, struct err *err)
 {
     struct scores scores;
+    int64_t units = 0;
     int rc = -1;
     if (scores_read(&scores, d->scores_path, err) != 0)
         return -1;
@@ -30,31 +43,23 @@ static int decide_by_scores(struct decision *d, struct model *m, struct err *err
                 scores.model_hash);
         goto done;
     }
-    if (scores.n_blocks != m->cfg.n_blocks) {
-        err_set(err, "%s: scores of %lld of the model's %lld blocks; all were expected", d->scores_path, (long long)scores.n_blocks,
-                (long long)m->cfg.n_blocks);
+    for (int64_t i = 0; i < m->cfg.n_blocks; i++)
+        units += scores_sublayers(&scores) ? parts_count(m->blocks[i].stored) : 1;
+    if (scores.n != units) {
+        err_set(err, "%s: scores of %lld of the model's %lld %s; all were expected", d->scores_path, (long long)scores.n,
+                (long long)units, scores_sublayers(&scores) ? "halves of blocks" : "blocks");
         goto done;
     }
-    if (d->count == 0 && plan_count(&d->n, d->ratio, m->cfg.n_blocks, err) != 0)
+    if (d->count == 0 && plan_count(&d->n, d->ratio, units, err) != 0)
         goto done;
     d->dropped = mem_alloc((size_t)(d->n > 0 ? d->n : 1), sizeof *d->dropped, err);
-    if (!d->dropped || plan_choose(d->dropped, &scores, d->n, d->keep_first, d->keep_last, err) != 0 ||
-        file_sha256(d->sha256, d->scores_path, err) != 0)
+    if (!d->dropped || plan_choose(d->dropped, &scores, d->n, d->keep_first, d->keep_last, err) != 0)
         goto done;
-    rc = model_drop(m, d->dropped, d->n, err);
+    d->cut_swap = scores.distance ? NAN : plan_cut_swap(&scores, d->n, d->keep_first, d->keep_last);
+    rc = file_sha256(d->sha256, d->scores_path, err);
 done:
     scores_free(&scores);
     return rc;
-}
-
-/* By --drop, which the session has applied: the list as it was given. */
-static int decide_by_list(struct decision *d, const char *list, struct err *err)
-{
-    if (!(d->dropped = mem_alloc(strlen(list) + 1, sizeof *d->dropped, err)))
-        return -1;
-    for (const char *p = list; *p; p += strcspn(p, ",") + (p[strcspn(p, ",")] == ','))
-        d->dropped[d->n++] = strtoll(p, NULL, 10);
-    return 0;
 }
 
 static int write_plan(void *arg, const char *dir, struct err *err)
@@ -62,35 +67,109 @@ static int write_plan(void *arg, const char *dir, struct err *err)
     struct decision *d = arg;
     char *path = path_join(dir, "plan.json", err);
     int rc = path ? plan_write(path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL,
-                               d->scores_path ? d->sha256 : NULL, d->facts, err)
+                               d->scores_path ? d->sha256 : NULL, d->repair, d->facts, err)
                   : -1;
     free(path);
     return rc;
 }
 
+/* ---- repair, and what it is worth ---- */
+
+/* What a repair is judged by: a text of its own, or else the calibration rows that it was made from. */
+static int judge(double *ppl, const struct eval_text *text, const struct calibration *cal, const struct session *s, struct cli *cli,
+                 struct err *err)
+{
+    struct ppl_result r = {0};
+    struct ppl_protocol rows = {.name = "calibration rows", .window = cal->len};
+    int rc = text->path ? eval_text_ppl(&r, text, s, &cli->progress, err)
+                        : ppl_evaluate(&r, &s->m, &s->c, NULL, &rows, cal->ids, cal->n * cal->len, -1, &cli->progress, err);
+    *ppl = r.ppl;
+    return rc;
+}
+
+/* Perplexity of the whole model, cut, and cut and repaired. Leaves the model repaired and cut. */
+static int repair(struct decision *d, const struct repair_words *w, struct session *s, struct cli *cli, const struct common *o,
+                  struct err *err)
+{
+    struct calibration cal = {0};
+    struct eval_text text = {0};
+    double whole, cut, repaired;
+    int64_t runs;
+    int rc = -1;
+    if (calibration_read(&cal, w->calib, s->t, w->samples, w->seq_len, (uint64_t)o->seed, false, err) != 0 ||
+        eval_text_open(&text, s, w->text, &w->how, err) != 0 || judge(&whole, &text, &cal, s, cli, err) != 0 ||
+        model_drop(&s->m, d->dropped, d->n, err) != 0 || judge(&cut, &text, &cal, s, cli, err) != 0)
+        goto done;
+    model_restore(&s->m);
+    if (repair_linear(&s->m, &s->c, d->dropped, d->n, &cal, w->alpha, &runs, &cli->progress, err) != 0 ||
+        model_drop(&s->m, d->dropped, d->n, err) != 0 || judge(&repaired, &text, &cal, s, cli, err) != 0)
+        goto done;
+    d->repair = json_pack("{ss sf sI ss ss sI sI ss sf sf sf}", "method", w->method, "alpha", w->alpha, "runs", (json_int_t)runs,
+                          "calibration", cal.file, "calibration_sha256", cal.sha256, "samples", (json_int_t)cal.n, "seq_len",
+                          (json_int_t)cal.len, "ppl_on", w->text ? w->text : "the calibration rows", "ppl_whole", whole,
+                          "ppl_without", cut, "ppl_with", repaired);
+    rc = d->repair ? 0 : err_set(err, "out of memory");
+done:
+    eval_text_free(&text);
+    calibration_free(&cal);
+    return rc;
+}
+
+/* ---- */
+
+static double repaired_ppl(const struct decision *d, const char *key)
+{
+    return json_real_value(json_object_get(d->repair, key));
+}
+
 static void report(struct cli *cli, const struct decision *d, const char *out)
 {
     json_t *list = json_array();
-    for (int64_t i = 0; i < d->n; i++)
-        json_array_append_new(list, json_integer(d->dropped[i]));
-    json_object_update_new(cli->result,
-                           json_pack("{so sI sI ss sI}", "dropped", list, "keep_first", (json_int_t)d->keep_first, "keep_last",
-                                     (json_int_t)d->keep_last, "out", out, "params_after", (json_int_t)model_params(d->m)));
+    char name[UNIT_NAME];
+    bool halves = false;
+    for (int64_t i = 0; i < d->n; i++) {
+        bool half = d->dropped[i].parts != PARTS_ALL;
+        halves |= half;
+        json_array_append_new(list, half ? json_string(unit_name(name, d->dropped[i])) : json_integer(d->dropped[i].block));
+    }
+    json_object_update_new(cli->result, json_pack("{so sI sI ss sI sO*}", "dropped", list, "keep_first", (json_int_t)d->keep_first,
+                                                  "keep_last", (json_int_t)d->keep_last, "out", out, "params_after",
+                                                  (json_int_t)model_params(d->m), "repair", d->repair));
+    if (!isnan(d->cut_swap))
+        json_object_set_new(cli->result, "cut_swap", json_real(d->cut_swap));
     if (!cli->out || cli->json)
         return;
     fprintf(cli->out, "dropped");
     for (int64_t i = 0; i < d->n; i++)
-        fprintf(cli->out, "%s%lld", i ? ", " : " ", (long long)d->dropped[i]);
+        fprintf(cli->out, "%s%s", i ? ", " : " ", unit_name(name, d->dropped[i]));
     fprintf(cli->out, "; %lld blocks and %.2f M parameters left in %s\n", (long long)d->m->n_order,
             1e-6 * (double)model_params(d->m), out);
+    if (halves)
+        fprintf(cli->out,
+                "halves of blocks: this program runs the model without them; for other loaders their output projections are "
+                "zero (plan.json lists them), which costs them the time and memory of the whole blocks\n");
+    if (d->cut_swap > PLAN_UNSETTLED)
+        fprintf(cli->out,
+                "the cut is not settled: on other texts of the kind the last one dropped and the first one kept would change "
+                "places with a probability of %.0f %%\n",
+                100 * d->cut_swap);
+    if (d->repair)
+        fprintf(cli->out, "perplexity on %s: %.2f whole, %.2f cut, %.2f repaired\n",
+                json_string_value(json_object_get(d->repair, "ppl_on")), repaired_ppl(d, "ppl_whole"),
+                repaired_ppl(d, "ppl_without"), repaired_ppl(d, "ppl_with"));
 }
 
-static int check(struct decision *d, const struct target *t, const char *drop, const char *format, bool no_protect, struct err *err)
+static int check(struct decision *d, const struct target *t, const struct repair_words *w, const char *drop, const char *format,
+                 bool no_protect, struct err *err)
 {
     if (!t->out || !d->scores_path == !drop || (d->scores_path && (d->ratio != 0) == (d->count != 0)))
         return err_usage(err, "prune needs --out, and either --drop or --scores with one of --ratio and --count");
     if (strcmp(format, "hf"))
         return err_usage(err, "--format %s: hf was expected", format);
+    if (w->method && strcmp(w->method, "linear"))
+        return err_usage(err, "--repair %s: linear was expected", w->method);
+    if (!w->method != !w->calib)
+        return err_usage(err, "--repair and --calib belong together");
     if (no_protect)
         d->keep_first = d->keep_last = 0;
     if (d->keep_first < 0 || d->keep_last < 0 || d->count < 0)
@@ -102,15 +181,23 @@ int cmd_prune(struct cli *cli, struct err *err)
 {
     const char *format = "hf";
     struct target t = {0};
-    struct decision d = {.keep_first = 4, .keep_last = 2};
+    struct decision d = {.keep_first = 4, .keep_last = 2, .cut_swap = NAN};
+    struct repair_words w = {.alpha = -0.1, .samples = 128, .seq_len = 128, .how = text_defaults};
     bool no_protect = false;
     struct opt own[] = {
         {OPT_STRING, "scores", &d.scores_path, "S", "scores made by `espalier score` for this model"},
         {OPT_REAL, "ratio", &d.ratio, "R", "part of the blocks to drop, rounded to the nearest whole block"},
-        {OPT_INT, "count", &d.count, "N", "number of blocks to drop"},
+        {OPT_INT, "count", &d.count, "N", "number of blocks (or halves, if those were scored) to drop"},
         {OPT_INT, "keep-first", &d.keep_first, "N", "blocks at the start that stay whatever their score"},
         {OPT_INT, "keep-last", &d.keep_last, "N", "blocks at the end that stay whatever their score"},
         {OPT_FLAG, "no-protect", &no_protect, NULL, "the same as --keep-first 0 --keep-last 0"},
+        {OPT_STRING, "repair", &w.method, "METHOD", "linear: the block before each cut learns to make up for it, without training"},
+        {OPT_STRING, "calib", &w.calib, "FILE", "repair: calibration text or token rows"},
+        {OPT_INT, "samples", &w.samples, "N", "repair: calibration samples"},
+        {OPT_INT, "seq-len", &w.seq_len, "T", "repair: tokens per sample"},
+        {OPT_REAL, "repair-alpha", &w.alpha, "A",
+         "repair: ridge added to the Gram matrix; negative: that part of its mean diagonal"},
+        {OPT_STRING, "text", &w.text, "FILE", "repair: text to report perplexities on; default the calibration rows"},
         {OPT_STRING, "out", &t.out, "DIR", "folder for the pruned model"},
         {OPT_STRING, "format", &format, "F", "of the pruned model: hf"},
         {OPT_STRING, "dtype", &t.dtype, "D", "f32, f16 or bf16; default the model's own, f16 for quantised ones"},
@@ -121,19 +208,26 @@ int cmd_prune(struct cli *cli, struct err *err)
     struct common o;
     struct session s;
     int rc =
-        command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL (--scores S (--ratio R | --count N) | --drop LIST) --out DIR", err);
+        command_parse(cli, &words, own, &o, 1234, 1, 1, "MODEL (--scores S (--ratio R | --count N) | --drop LIST) --out DIR", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
-    if (check(&d, &t, o.drop, format, no_protect, err) != 0 || session_open(&s, &o, words.word[0], 0, err) != 0)
+    const char *drop = o.drop;
+    if (check(&d, &t, &w, drop, format, no_protect, err) != 0)
+        return -1;
+    o.drop = NULL; /* applied below, for a repair needs the whole model */
+    if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
     d.m = &s.m;
-    rc = d.scores_path ? decide_by_scores(&d, &s.m, err) : decide_by_list(&d, o.drop, err);
+    rc = d.scores_path ? decide_by_scores(&d, &s.m, err) : units_parse(&d.dropped, &d.n, drop, err);
+    if (rc == 0)
+        rc = w.method ? repair(&d, &w, &s, cli, &o, err) : model_drop(&s.m, d.dropped, d.n, err);
     if (rc == 0) {
         cli->result = d.facts = session_facts(&s, cli, &o);
         rc = session_save(&s, cli, &t, write_plan, &d, err);
     }
     if (rc == 0)
         report(cli, &d, t.out);
+    json_decref(d.repair);
     free(d.dropped);
     session_close(&s);
     return rc;

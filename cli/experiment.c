@@ -126,7 +126,7 @@ static int sheet_scores(struct sheet *s, const struct experiment *e, struct err 
     free(path);
     if (rc != 0)
         return -1;
-    int64_t n = s->scores.n_blocks;
+    int64_t n = s->scores.n;
     s->dropped = calloc((size_t)n, sizeof *s->dropped);
     s->protected_ = calloc((size_t)n, sizeof *s->protected_);
     if (!s->dropped || !s->protected_)

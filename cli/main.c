@@ -8,6 +8,7 @@ const struct command command_table[] = {
     {"inspect", "what a model is made of", cmd_inspect},
     {"tokenize", "text to token ids and back; chat templates", cmd_tokenize},
     {"score", "how much each block matters", cmd_score},
+    {"compare", "criteria side by side: what they drop and what that costs", cmd_compare},
     {"prune", "write a model without some blocks", cmd_prune},
     {"train", "LoRA retraining", cmd_train},
     {"merge", "write a model with an adapter merged in", cmd_merge},

@@ -1,15 +1,9 @@
 #include "cli/report.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/report_impl.h"
-#include "core/base/file.h"
-
-static const char style[] =
-#include "cli/report_css.inc"
-    ;
 
 static int64_t count(const bool *flags, int64_t n)
 {
@@ -23,14 +17,7 @@ static int64_t count(const bool *flags, int64_t n)
 
 static void page_head(FILE *f, const struct report *r)
 {
-    fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-          "<meta name=\"color-scheme\" content=\"light dark\">\n<title>",
-          f);
-    html_text(f, r->title ? r->title : "Report");
-    fprintf(f, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n<header>\n<h1>", style);
-    html_text(f, r->title ? r->title : "Report");
-    fputs("</h1>\n", f);
+    html_head(f, r->title ? r->title : "Report", "");
     if (r->subtitle) {
         fputs("<p class=\"subtitle\">", f);
         html_text(f, r->subtitle);
@@ -74,31 +61,25 @@ static void summary(FILE *f, const struct report *r)
 
 /* ---- block importance ---- */
 
-static const char legend_keep[] = "<li><svg class=\"keep\" viewBox=\"0 0 22 14\" aria-hidden=\"true\">"
-                                  "<circle class=\"head\" cx=\"11\" cy=\"7\" r=\"5\"/></svg>";
-static const char legend_drop[] = "<li><svg class=\"drop\" viewBox=\"0 0 22 14\" aria-hidden=\"true\">"
-                                  "<path class=\"head\" d=\"M11 1l6 6l-6 6l-6 -6z\"/></svg>";
-static const char legend_guard[] = "<li><svg class=\"guard\" viewBox=\"0 0 22 14\" aria-hidden=\"true\">"
-                                   "<circle class=\"head\" cx=\"11\" cy=\"7\" r=\"4.5\"/></svg>";
-
-/* A line of the legend drawn with the class of the curve that it names. */
-static void legend_line(FILE *f, const char *class, const char *name)
-{
-    fprintf(f, "<li><svg viewBox=\"0 0 22 14\" aria-hidden=\"true\"><path class=\"%s\" d=\"M1 7h20\"/></svg>%s</li>\n", class,
-            name);
-}
-
 static void blocks_legend(FILE *f, const struct report *r)
 {
     int64_t n_dropped = count(r->dropped, r->n_blocks), n_guarded = 0;
+    char name[64];
     for (int64_t i = 0; r->protected_ && i < r->n_blocks; i++)
         n_guarded += r->protected_[i] && !(r->dropped && r->dropped[i]);
+    const struct {
+        const char *class, *name;
+        int64_t n;
+        bool shown;
+    } marks[] = {{"drop", "dropped", n_dropped, n_dropped > 0},
+                 {"keep", "kept", r->n_blocks - n_dropped - n_guarded, true},
+                 {"guard", "kept, protected from dropping", n_guarded, n_guarded > 0}};
     fputs("<ul class=\"legend\">\n", f);
-    if (n_dropped > 0)
-        fprintf(f, "%sdropped (%lld)</li>\n", legend_drop, (long long)n_dropped);
-    fprintf(f, "%skept (%lld)</li>\n", legend_keep, (long long)(r->n_blocks - n_dropped - n_guarded));
-    if (n_guarded > 0)
-        fprintf(f, "%skept, protected from dropping (%lld)</li>\n", legend_guard, (long long)n_guarded);
+    for (size_t k = 0; k < sizeof marks / sizeof *marks; k++) {
+        snprintf(name, sizeof name, "%s (%lld)", marks[k].name, (long long)marks[k].n);
+        if (marks[k].shown)
+            legend_block(f, marks[k].class, name);
+    }
     if (r->base_ppl > 0)
         legend_line(f, "base", "intact model");
     fputs("</ul>\n", f);
@@ -258,7 +239,7 @@ static void evaluation_section(FILE *f, const struct report *r)
     fputs("</section>\n", f);
 }
 
-/* ---- samples and provenance ---- */
+/* ---- samples ---- */
 
 static void samples_section(FILE *f, const struct report *r)
 {
@@ -284,40 +265,19 @@ static void samples_section(FILE *f, const struct report *r)
     fputs("</section>\n", f);
 }
 
-static void facts_section(FILE *f, const struct report *r)
+static void page(FILE *f, const void *what)
 {
-    if (r->n_facts <= 0)
-        return;
-    fputs("<section aria-labelledby=\"facts\">\n<h2 id=\"facts\">Provenance</h2>\n<table class=\"facts\" role=\"table\"><tbody>\n",
-          f);
-    for (int64_t i = 0; i < r->n_facts; i++) {
-        fputs("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">", f);
-        html_text(f, r->facts[i][0]);
-        fputs("</th><td role=\"cell\">", f);
-        html_text(f, r->facts[i][1]);
-        fputs("</td></tr>\n", f);
-    }
-    fputs("</tbody></table>\n</section>\n", f);
-}
-
-int report_write(const struct report *r, const char *path, struct err *err)
-{
-    char *html = NULL;
-    size_t size = 0;
-    FILE *f = open_memstream(&html, &size);
-    if (!f)
-        return err_errno(err, "%s: cannot make the report", path);
+    const struct report *r = what;
     page_head(f, r);
     summary(f, r);
     blocks_section(f, r);
     training_section(f, r);
     evaluation_section(f, r);
     samples_section(f, r);
-    facts_section(f, r);
-    fputs("</main>\n</body>\n</html>\n", f);
-    bool whole = !ferror(f);
-    whole = fclose(f) == 0 && whole;
-    int rc = whole ? file_write(path, html, size, err) : err_set(err, "%s: out of memory", path);
-    free(html);
-    return rc;
+    html_foot(f, r->n_facts, r->facts);
+}
+
+int report_write(const struct report *r, const char *path, struct err *err)
+{
+    return text_write(path, page, r, err);
 }

@@ -1,7 +1,66 @@
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/report_impl.h"
+#include "core/base/file.h"
+
+static const char style[] =
+#include "cli/report_css.inc"
+    ;
+
+int text_write(const char *path, void (*fill)(FILE *f, const void *what), const void *what, struct err *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *f = open_memstream(&text, &size);
+    if (!f)
+        return err_errno(err, "%s: cannot make it", path);
+    fill(f, what);
+    bool whole = !ferror(f);
+    whole = fclose(f) == 0 && whole;
+    int rc = whole ? file_write(path, text, size, err) : err_set(err, "%s: out of memory", path);
+    free(text);
+    return rc;
+}
+
+/* ---- parts of a page ---- */
+
+void html_head(FILE *f, const char *title, const char *more_style)
+{
+    fputs("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+          "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+          "<meta name=\"color-scheme\" content=\"light dark\">\n<title>",
+          f);
+    html_text(f, title);
+    fprintf(f, "</title>\n<style>\n%s%s</style>\n</head>\n<body>\n<main>\n<header>\n<h1>", style, more_style);
+    html_text(f, title);
+    fputs("</h1>\n", f);
+}
+
+static void facts_section(FILE *f, int64_t n, const char *const (*facts)[2])
+{
+    if (n <= 0)
+        return;
+    fputs("<section aria-labelledby=\"facts\">\n<h2 id=\"facts\">Provenance</h2>\n<table class=\"facts\" role=\"table\"><tbody>\n",
+          f);
+    for (int64_t i = 0; i < n; i++) {
+        fputs("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">", f);
+        html_text(f, facts[i][0]);
+        fputs("</th><td role=\"cell\">", f);
+        html_text(f, facts[i][1]);
+        fputs("</td></tr>\n", f);
+    }
+    fputs("</tbody></table>\n</section>\n", f);
+}
+
+void html_foot(FILE *f, int64_t n_facts, const char *const (*facts)[2])
+{
+    facts_section(f, n_facts, facts);
+    fputs("</main>\n</body>\n</html>\n", f);
+}
+
+/* ---- text and numbers ---- */
 
 /* Length of the valid UTF-8 sequence at s, or 0: no overlong forms, surrogates or code points past U+10FFFF (RFC 3629). */
 static int utf8_length(const unsigned char *s)
@@ -135,8 +194,10 @@ const char *number_tick(char out[NUMBER_SIZE], double v)
     double exponent = v == 0 ? 0 : floor(log10(fabs(v)) + 1e-9), mantissa = v / pow(10, exponent);
     char digits[32];
     if (exponent >= 6 || exponent <= -4) {
-        bool alone = fabs(mantissa - 1) < 1e-6;
-        power_of_ten(out, mantissa, (int)exponent, alone ? -1 : fabs(mantissa - round(mantissa)) < 1e-6 ? 0 : 1);
+        int decimals = 0;
+        for (double shifted = mantissa; decimals < 4 && fabs(shifted - round(shifted)) >= 1e-6; shifted *= 10)
+            decimals++;
+        power_of_ten(out, mantissa, (int)exponent, fabs(mantissa - 1) < 1e-6 ? -1 : decimals);
         return out;
     }
     snprintf(digits, sizeof digits, "%.10g", v);

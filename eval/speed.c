@@ -8,8 +8,9 @@ int64_t speed_bytes_per_token(const struct model *m)
     size_t n = (size_t)m->head.w.rows * m->head.w.row_bytes + m->embed.row_bytes;
     for (int64_t k = 0; k < m->n_order; k++)
         for (int p = 0; p < PROJ_COUNT; p++) {
-            const struct weight *w = &m->blocks[m->order[k]].proj[p];
-            n += (size_t)w->rows * w->row_bytes;
+            const struct block *b = &m->blocks[m->order[k]];
+            if (b->parts & proj_part((enum proj)p))
+                n += (size_t)b->proj[p].rows * b->proj[p].row_bytes;
         }
     return (int64_t)n;
 }

@@ -97,10 +97,10 @@ static double pass_flops(const struct trainer *t)
         double n = (double)t->lm.batch.seqs[i].len;
         attention += 2 * q * n * (n + 1); /* q k^T and p v over the causal half */
     }
-    double block = 2 * (double)model_block_params(t->m) * rows;
-    double lora = 2 * (double)t->l->n_params / (double)t->m->n_order * rows;
+    double blocks = 2 * (double)model_running_params(t->m) * rows;
+    double lora = 2 * (double)t->l->n_params * rows;
     double head = 2 * (double)(c->vocab_size * c->dim) * (double)t->bp.n_labelled;
-    return (double)t->m->n_order * (2 * block + 3 * attention + 3 * lora) + 2 * head;
+    return 2 * blocks + 3 * lora + 3 * (double)t->m->n_order * attention + 2 * head;
 }
 
 /* Runs the `count` rows listed in `rows`, which hold whole micro-batches, forward and back. weight_of_token[k] belongs to the

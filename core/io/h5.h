@@ -53,4 +53,7 @@ int h5_read_i64(int64_t **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const ch
 /* A string attribute of an object ("/" is the root); *out is malloc'ed, or NULL on failure. */
 int h5_read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err);
 
+/* An attribute that is one number. */
+int h5_read_attr_f64(double *out, const char *path, const char *object, const char *name, struct err *err);
+
 #endif

@@ -208,10 +208,11 @@ static char *read_string(hid_t attr, hid_t type, const char *path, const char *n
     return s;
 }
 
-static int read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err)
+/* One string (text not NULL) or one number. */
+static int read_attr(char **text, double *number, const char *path, const char *object, const char *name, struct err *err)
 {
+    int rc = -1;
     hid_t access = H5I_INVALID_HID, attr = H5I_INVALID_HID, type = H5I_INVALID_HID, space = H5I_INVALID_HID;
-    *out = NULL;
     hid_t file = open_file(path, err);
     if (file < 0)
         return -1;
@@ -221,37 +222,46 @@ static int read_attr_string(char **out, const char *path, const char *object, co
         h5_fail(err, path, name, "an attribute was expected");
         goto done;
     }
-    if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) {
-        err_set(err, "%s: \"%s\": an attribute with one string was expected, found another type or number of values", path, name);
+    H5T_class_t class = H5Tget_class(type);
+    if ((text ? class != H5T_STRING : class != H5T_INTEGER && class != H5T_FLOAT) || H5Sget_simple_extent_npoints(space) != 1) {
+        err_set(err, "%s: \"%s\": an attribute with one %s was expected, found another type or number of values", path, name,
+                text ? "string" : "number");
         goto done;
     }
-    *out = read_string(attr, type, path, name, err);
+    if (text)
+        rc = (*text = read_string(attr, type, path, name, err)) ? 0 : -1;
+    else if (H5Aread(attr, H5T_NATIVE_DOUBLE, number) >= 0)
+        rc = 0;
+    else
+        h5_fail(err, path, name, "a number was expected");
 done:
     h5_release(space);
     h5_release(type);
     h5_release(attr);
     h5_release(access);
     h5_release(file);
-    return *out ? 0 : -1;
+    return rc;
 }
 
 /* ---- reading from a library that may crash ---- */
 
 /* One read, with the places for what it finds. */
 struct reading {
-    enum { READ_FLOATS, READ_WHOLE, READ_ATTRIBUTE } kind;
+    enum { READ_FLOATS, READ_WHOLE, READ_TEXT, READ_NUMBER } kind;
     const char *path, *object, *name;
     union number *data;
     int64_t *dims;
     int *n_dims;
     char *text;
+    double number;
 };
 
 static int perform(struct reading *r, struct err *err)
 {
     struct quiet q = h5_quiet_begin();
-    return h5_quiet_end(q, r->kind == READ_ATTRIBUTE
-                               ? read_attr_string(&r->text, r->path, r->object, r->name, err)
+    bool text = r->kind == READ_TEXT;
+    return h5_quiet_end(q, text || r->kind == READ_NUMBER
+                               ? read_attr(text ? &r->text : NULL, &r->number, r->path, r->object, r->name, err)
                                : read_dataset(&r->data, r->dims, r->n_dims, r->path, r->name, r->kind == READ_WHOLE, err));
 }
 
@@ -313,8 +323,16 @@ int h5_read_i64(int64_t **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const ch
 
 int h5_read_attr_string(char **out, const char *path, const char *object, const char *name, struct err *err)
 {
-    struct reading r = {.kind = READ_ATTRIBUTE, .path = path, .object = object, .name = name};
+    struct reading r = {.kind = READ_TEXT, .path = path, .object = object, .name = name};
     int rc = read_guarded(&r, err);
     *out = r.text;
+    return rc;
+}
+
+int h5_read_attr_f64(double *out, const char *path, const char *object, const char *name, struct err *err)
+{
+    struct reading r = {.kind = READ_NUMBER, .path = path, .object = object, .name = name};
+    int rc = read_guarded(&r, err);
+    *out = r.number;
     return rc;
 }

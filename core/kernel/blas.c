@@ -10,11 +10,18 @@ enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 }; /* cblas.h's values */
 typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                       const float *b, int ldb, float beta, float *c, int ldc);
 
+typedef void dgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, double alpha, const double *a, int lda,
+                      const double *b, int ldb, double beta, double *c, int ldc);
+typedef void dposv_fn(const char *uplo, const int *n, const int *n_rhs, double *a, const int *lda, double *b, const int *ldb,
+                      int *info, size_t uplo_len);
+
 /* The one piece of process-wide state in the numeric core: a shared library is loaded once per process. */
 static struct {
     pthread_mutex_t lock;
     void *library;
     sgemm_fn *sgemm;
+    dgemm_fn *dgemm;
+    dposv_fn *dposv; /* NULL in builds without LAPACK */
     char *(*core_name)(void);
 } blas = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -41,9 +48,11 @@ static int load(const char *isa, struct err *err)
         return err_set(err, "OpenBLAS (libopenblas.so.0) cannot be loaded; is libopenblas0 installed?");
     blas.sgemm = (sgemm_fn *)dlsym(lib, "cblas_sgemm");
     blas.core_name = (char *(*)(void))dlsym(lib, "openblas_get_corename");
-    if (!blas.sgemm) {
+    blas.dgemm = (dgemm_fn *)dlsym(lib, "cblas_dgemm");
+    blas.dposv = (dposv_fn *)dlsym(lib, "dposv_");
+    if (!blas.sgemm || !blas.dgemm) {
         dlclose(lib);
-        return err_set(err, "libopenblas.so.0 has no cblas_sgemm");
+        return err_set(err, "libopenblas.so.0 has no cblas_sgemm and cblas_dgemm");
     }
     blas.library = lib; /* never closed: OpenBLAS does not unload cleanly */
     return 0;
@@ -89,6 +98,21 @@ void blas_sgemm(float *C, int64_t ldc, const float *A, int64_t lda, const float 
 {
     blas.sgemm(ROW_MAJOR, trans_a ? TRANS : NO_TRANS, trans_b ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, alpha, A, (int)lda, B,
                (int)ldb, beta, C, (int)ldc);
+}
+
+void blas_dgemm(double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb, int64_t m, int64_t n, int64_t k,
+                double alpha, double beta, int trans_a, int trans_b)
+{
+    blas.dgemm(ROW_MAJOR, trans_a ? TRANS : NO_TRANS, trans_b ? TRANS : NO_TRANS, (int)m, (int)n, (int)k, alpha, A, (int)lda, B,
+               (int)ldb, beta, C, (int)ldc);
+}
+
+int blas_dposv(double *A, double *B, int64_t n, int64_t n_rhs)
+{
+    int size = (int)n, right = (int)n_rhs, info = -1;
+    if (blas.dposv)
+        blas.dposv("L", &size, &right, A, &size, B, &size, &info, 1);
+    return info;
 }
 
 const char *blas_core_name(void)

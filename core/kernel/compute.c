@@ -121,6 +121,21 @@ void gemm(const struct compute *c, float *C, int64_t ldc, const float *A, int64_
         blas_sgemm(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta, flags & GEMM_TRANS_A, flags & GEMM_TRANS_B);
 }
 
+void gemm_f64(const struct compute *c, double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb,
+              int64_t m, int64_t n, int64_t k, double alpha, double beta, int flags)
+{
+    (void)c;
+    blas_dgemm(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta, flags & GEMM_TRANS_A, flags & GEMM_TRANS_B);
+}
+
+int solve_symmetric(double *A, double *B, int64_t n, int64_t n_rhs, struct err *err)
+{
+    int info = blas_dposv(A, B, n, n_rhs);
+    if (info > 0)
+        return err_set(err, "a matrix of %lld rows is not positive definite (at row %d)", (long long)n, info);
+    return info == 0 ? 0 : err_set(err, "this OpenBLAS was built without LAPACK (dposv)");
+}
+
 const char *gemm_backend(void)
 {
     return blas_core_name();

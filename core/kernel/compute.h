@@ -35,6 +35,14 @@ enum { GEMM_TRANS_A = 1, GEMM_TRANS_B = 2 };
 void gemm(const struct compute *c, float *C, int64_t ldc, const float *A, int64_t lda, const float *B, int64_t ldb, int64_t m,
           int64_t n, int64_t k, float alpha, float beta, int flags);
 
+/* The same in float64. */
+void gemm_f64(const struct compute *c, double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb,
+              int64_t m, int64_t n, int64_t k, double alpha, double beta, int flags);
+
+/* Solves A X = B for a symmetric positive definite A [n, n], which is destroyed. B [n_rhs, n] holds one right-hand side a row and
+ * receives the solutions. An A that is not positive definite is an error. */
+int solve_symmetric(double *A, double *B, int64_t n, int64_t n_rhs, struct err *err);
+
 /* OpenBLAS's own name for the kernels it runs, for provenance. */
 const char *gemm_backend(void);
 

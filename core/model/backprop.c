@@ -74,7 +74,7 @@ int backprop_forward(struct backprop *bp, float *nll, int64_t *n, const int32_t 
     return lm_nll(lm, nll, bp->packed, lm->targets, bp->n_labelled, err);
 }
 
-void backprop_backward(struct backprop *bp, const int32_t *ids, const float *weight, const struct gradient_sinks *sinks)
+void backprop_head(struct backprop *bp, const float *weight, const struct gradient_sinks *sinks)
 {
     const struct lm *lm = bp->lm;
     int64_t dim = lm->m->cfg.dim, rows = lm->batch.rows;
@@ -84,16 +84,26 @@ void backprop_backward(struct backprop *bp, const int32_t *ids, const float *wei
     memset(bp->d, 0, (size_t)(rows * dim) * sizeof *bp->d);
     for (int64_t i = 0; i < bp->n_labelled; i++)
         memcpy(bp->d + bp->where[i] * dim, bp->d_packed + i * dim, (size_t)dim * sizeof *bp->d);
-    for (int64_t k = lm->m->n_order - 1; k >= 0; k--) {
-        struct block_pass p = pass_of(bp, k);
-        struct weight_sink sink = {0};
-        if (bp->recompute)
-            block_forward(&p, bp->d_normed, bp->inputs[k]); /* the output goes nowhere, the activations are what is wanted */
-        if (sinks && sinks->open)
-            sinks->open(sinks->arg, k, &sink);
-        block_backward(&p, bp->d, bp->inputs[k], &bp->grads, sinks ? &sink : NULL);
-    }
+}
+
+void backprop_block(struct backprop *bp, int64_t slot, const struct gradient_sinks *sinks)
+{
+    struct block_pass p = pass_of(bp, slot);
+    struct weight_sink sink = {0};
+    if (bp->recompute)
+        block_forward(&p, bp->d_normed, bp->inputs[slot]); /* the output goes nowhere, the activations are what is wanted */
+    if (sinks && sinks->open)
+        sinks->open(sinks->arg, slot, &sink);
+    block_backward(&p, bp->d, bp->inputs[slot], &bp->grads, sinks ? &sink : NULL);
+}
+
+void backprop_backward(struct backprop *bp, const int32_t *ids, const float *weight, const struct gradient_sinks *sinks)
+{
+    const struct lm *lm = bp->lm;
+    backprop_head(bp, weight, sinks);
+    for (int64_t slot = lm->m->n_order - 1; slot >= 0; slot--)
+        backprop_block(bp, slot, sinks);
     if (sinks && sinks->embed)
-        for (int64_t i = 0; i < rows; i++)
-            lm->c->rows->add(sinks->embed + ids[i] * dim, bp->d + i * dim, dim);
+        for (int64_t i = 0; i < lm->batch.rows; i++)
+            lm->c->rows->add(sinks->embed + ids[i] * lm->m->cfg.dim, bp->d + i * lm->m->cfg.dim, lm->m->cfg.dim);
 }

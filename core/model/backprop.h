@@ -42,4 +42,9 @@ struct gradient_sinks {
  * into the sinks where given (NULL: none). */
 void backprop_backward(struct backprop *bp, const int32_t *ids, const float *weight, const struct gradient_sinks *sinks);
 
+/* The same in steps, for those who look in between: bp->d [rows, dim] becomes the gradient by the residual stream behind the last
+ * block, then by that before block `slot`, which must come in order, last first. */
+void backprop_head(struct backprop *bp, const float *weight, const struct gradient_sinks *sinks);
+void backprop_block(struct backprop *bp, int64_t slot, const struct gradient_sinks *sinks);
+
 #endif

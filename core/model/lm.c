@@ -45,16 +45,18 @@ struct block_pass lm_block_pass(const struct lm *lm, int64_t slot, struct block_
                                .lora = lm->lora ? &lm->lora->blocks[slot] : NULL,
                                .rope = &lm->rope,
                                .batch = &lm->batch,
+                               .parts = lm->m->blocks[lm->m->order[slot]].parts,
                                .slot = slot,
                                .acts = acts};
 }
 
-void lm_block(struct lm *lm, float *y, const float *x, int64_t slot)
+void lm_block(struct lm *lm, float *y, const float *x, int64_t slot, unsigned parts)
 {
     struct block_acts acts = lm->acts;
     if (y == x)
         acts.mid = y; /* nothing goes backward: the middle of the block may overwrite its input */
     struct block_pass p = lm_block_pass(lm, slot, &acts);
+    p.parts &= parts;
     block_forward(&p, y, x);
 }
 
@@ -63,7 +65,7 @@ int lm_forward(struct lm *lm, const int32_t *ids, struct err *err)
     if (lm_embed(lm, lm->x, ids, lm->batch.rows, err) != 0)
         return -1;
     for (int64_t slot = 0; slot < lm->m->n_order; slot++)
-        lm_block(lm, lm->x, lm->x, slot);
+        lm_block(lm, lm->x, lm->x, slot, PARTS_ALL);
     for (int64_t i = 0; i < lm->batch.n_seqs; i++) {
         const struct seq *s = &lm->batch.seqs[i];
         if (s->kv)

@@ -32,8 +32,9 @@ int lm_embed(const struct lm *lm, float *x, const int32_t *ids, int64_t rows, st
 /* A pass of lm->batch through block `slot` of the model's order, with these activation buffers and no dropout. */
 struct block_pass lm_block_pass(const struct lm *lm, int64_t slot, struct block_acts *acts);
 
-/* y = block `slot` of the model's order, applied to x, for the batch set up in lm->batch; y may be x. */
-void lm_block(struct lm *lm, float *y, const float *x, int64_t slot);
+/* y = block `slot` of the model's order, or only some of its halves, applied to x, for the batch set up in lm->batch; y may be x.
+ * Halves that the model runs without stay out in any case. */
+void lm_block(struct lm *lm, float *y, const float *x, int64_t slot, unsigned parts);
 
 /* Embeds ids (one per row of lm->batch) and runs every block; the result is lm->x. Advances the KV caches of the batch. */
 int lm_forward(struct lm *lm, const int32_t *ids, struct err *err);

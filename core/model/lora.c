@@ -26,14 +26,15 @@ int lora_parse_targets(bool target[PROJ_COUNT], const char *list, struct err *er
     }
 }
 
-/* Calls fn for every targeted projection, in the order of the parameter buffer. */
+/* Calls fn for every targeted projection that runs, in the order of the parameter buffer. */
 typedef int visit_fn(void *arg, struct lora *l, const struct weight *w, int64_t block, enum proj which, struct err *err);
 
 static int visit(const struct lora_set *l, const struct model *m, visit_fn *fn, void *arg, struct err *err)
 {
     for (int64_t k = 0; k < l->n_blocks; k++)
         for (int p = 0; p < PROJ_COUNT; p++)
-            if (l->target[p] && fn(arg, &l->blocks[k].proj[p], &m->blocks[m->order[k]].proj[p], k, (enum proj)p, err) != 0)
+            if (l->target[p] && (m->blocks[m->order[k]].parts & proj_part((enum proj)p)) &&
+                fn(arg, &l->blocks[k].proj[p], &m->blocks[m->order[k]].proj[p], k, (enum proj)p, err) != 0)
                 return -1;
     return 0;
 }
@@ -206,6 +207,13 @@ static int load_one(void *arg, struct lora *l, const struct weight *w, int64_t b
     return load_matrix(l->b, arg, name, w->rows, l->rank, err);
 }
 
+static int count_tensors(void *arg, struct lora *l, const struct weight *w, int64_t block, enum proj which, struct err *err)
+{
+    (void)l, (void)w, (void)block, (void)which, (void)err;
+    *(int64_t *)arg += 2;
+    return 0;
+}
+
 int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool with_grads, struct err *err)
 {
     struct source src = {0};
@@ -215,8 +223,7 @@ int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool w
     char *config = path_join(dir, "adapter_config.json", err), *weights = path_join(dir, "adapter_model.safetensors", err);
     if (!config || !weights || read_config(l, m, config, with_grads, err) != 0 || source_open(&src, weights, err) != 0)
         goto done;
-    for (int p = 0; p < PROJ_COUNT; p++)
-        expected += l->target[p] ? 2 * l->n_blocks : 0;
+    visit(l, m, count_tensors, &expected, err);
     if (src.n_tensors != expected) {
         err_set(err, "%s: %lld tensors were expected for the %lld blocks that run, %lld found", weights, (long long)expected,
                 (long long)l->n_blocks, (long long)src.n_tensors);

@@ -74,6 +74,23 @@ static int bind_vector(const float **out, struct model *m, const char *name, int
     return 0;
 }
 
+/* Whether a half adds nothing because its output projection is zero: how formats that know no missing halves keep a model that
+ * lost some. Such halves are not run. One row tells in nearly every case. */
+static bool half_is_zero(const struct block *b, enum proj output)
+{
+    const struct weight *w = &b->proj[output];
+    float row[w->cols];
+    for (int64_t r = 0; r < w->rows; r++) {
+        rows_portable.decode[w->dtype](row, weight_row(w, r), w->cols);
+        for (int64_t k = 0; k < w->cols; k++)
+            if (row[k] != 0)
+                return false;
+        if (b->bias[output] && b->bias[output][r] != 0)
+            return false;
+    }
+    return true;
+}
+
 static int bind_block(struct block *b, struct model *m, const struct names *names, int64_t index, bool pairs, struct err *err)
 {
     const struct config *cfg = &m->cfg;
@@ -149,9 +166,10 @@ static int bind_tensors(struct model *m, struct err *err)
     for (int64_t i = 0; i < cfg->n_blocks; i++) {
         if (bind_block(&m->blocks[i], m, names, i, gguf, err) != 0)
             return -1;
-        m->order[i] = i;
+        m->blocks[i].stored =
+            (half_is_zero(&m->blocks[i], PROJ_O) ? 0 : PART_ATTN) | (half_is_zero(&m->blocks[i], PROJ_DOWN) ? 0 : PART_FFN);
     }
-    m->n_order = cfg->n_blocks;
+    model_restore(m);
     return 0;
 }
 
@@ -219,20 +237,31 @@ void model_close(struct model *m)
     *m = (struct model){0};
 }
 
-int model_drop(struct model *m, const int64_t *drop, int64_t n, struct err *err)
+static int drop_one(struct model *m, struct unit u, struct err *err)
 {
-    for (int64_t i = 0; i < n; i++) {
-        int64_t at = 0;
-        if (drop[i] < 0 || drop[i] >= m->cfg.n_blocks)
-            return err_set(err, "block %lld to drop is out of range: %s has blocks 0 to %lld", (long long)drop[i], m->path,
-                           (long long)m->cfg.n_blocks - 1);
-        while (at < m->n_order && m->order[at] != drop[i])
-            at++;
-        if (at == m->n_order)
-            return err_set(err, "block %lld is named twice in the list of blocks to drop", (long long)drop[i]);
-        memmove(&m->order[at], &m->order[at + 1], (size_t)(m->n_order - at - 1) * sizeof *m->order);
-        m->n_order--;
-    }
+    int64_t at = 0;
+    char name[UNIT_NAME];
+    if (u.block < 0 || u.block >= m->cfg.n_blocks)
+        return err_set(err, "block %lld to drop is out of range: %s has blocks 0 to %lld", (long long)u.block, m->path,
+                       (long long)m->cfg.n_blocks - 1);
+    struct block *b = &m->blocks[u.block];
+    while (at < m->n_order && m->order[at] != u.block)
+        at++;
+    if (at == m->n_order || (b->parts && !(b->parts & u.parts)))
+        return err_set(err, "%s to drop: it is named twice, or the model runs without it already", unit_name(name, u));
+    b->parts &= ~u.parts;
+    if (b->parts)
+        return 0;
+    memmove(&m->order[at], &m->order[at + 1], (size_t)(m->n_order - at - 1) * sizeof *m->order);
+    m->n_order--;
+    return 0;
+}
+
+int model_drop(struct model *m, const struct unit *drop, int64_t n, struct err *err)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (drop_one(m, drop[i], err) != 0)
+            return -1;
     if (m->n_order < 1)
         return err_set(err, "dropping %lld blocks leaves none of %s", (long long)n, m->path);
     return 0;
@@ -240,35 +269,45 @@ int model_drop(struct model *m, const int64_t *drop, int64_t n, struct err *err)
 
 int model_drop_list(struct model *m, const char *list, struct err *err)
 {
-    int64_t n = 0, *drop = calloc(strlen(list) + 1, sizeof *drop);
-    if (!drop)
-        return err_set(err, "out of memory");
-    int rc = 0;
-    for (const char *p = list; *p && rc == 0;) {
-        char *end;
-        drop[n++] = strtoll(p, &end, 10);
-        if (end == p || (*end != ',' && *end != 0) || (*end == ',' && end[1] == 0))
-            rc = err_set(err, "list of blocks to drop \"%s\": numbers with commas between them were expected", list);
-        p = *end == ',' ? end + 1 : end;
-    }
-    if (rc == 0)
-        rc = model_drop(m, drop, n, err);
+    struct unit *drop;
+    int64_t n;
+    if (units_parse(&drop, &n, list, err) != 0)
+        return -1;
+    int rc = model_drop(m, drop, n, err);
     free(drop);
     return rc;
 }
 
-int64_t model_block_params(const struct model *m)
+void model_restore(struct model *m)
 {
-    int64_t n = 2 * m->cfg.dim;
+    m->n_order = m->cfg.n_blocks;
+    for (int64_t i = 0; i < m->n_order; i++) {
+        m->order[i] = i;
+        m->blocks[i].parts = m->blocks[i].stored;
+    }
+}
+
+int64_t model_block_params(const struct model *m, unsigned parts)
+{
+    const struct block *b = &m->blocks[0];                                                        /* all have one shape */
+    int64_t n = parts_count(parts) * m->cfg.dim; /* the norms */
     for (int p = 0; p < PROJ_COUNT; p++)
-        n += m->blocks[0].proj[p].rows * m->blocks[0].proj[p].cols + (m->blocks[0].bias[p] ? m->blocks[0].proj[p].rows : 0);
+        if (parts & proj_part((enum proj)p))
+            n += b->proj[p].rows * b->proj[p].cols + (b->bias[p] ? b->proj[p].rows : 0);
     return n;
 }
 
 int64_t model_params(const struct model *m)
 {
-    int64_t vocab = m->cfg.vocab_size * m->cfg.dim;
-    return m->n_order * model_block_params(m) + m->cfg.dim + (m->cfg.tied_embeddings ? 1 : 2) * vocab;
+    return model_running_params(m) + m->cfg.dim + (m->cfg.tied_embeddings ? 1 : 2) * m->cfg.vocab_size * m->cfg.dim;
+}
+
+int64_t model_running_params(const struct model *m)
+{
+    int64_t n = 0;
+    for (int64_t k = 0; k < m->n_order; k++)
+        n += model_block_params(m, m->blocks[m->order[k]].parts);
+    return n;
 }
 
 const char *model_dtype(const struct model *m)

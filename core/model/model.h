@@ -4,7 +4,7 @@
 
 #include "core/io/source.h"
 #include "core/model/config.h"
-#include "core/nn/block.h"
+#include "core/model/unit.h"
 #include "core/nn/head.h"
 
 struct model {
@@ -14,7 +14,8 @@ struct model {
     struct block_shape shape;
     struct source src;
     struct block *blocks; /* [cfg.n_blocks] */
-    int64_t *order;       /* [n_order]: the blocks that run, in the order they run; pruning edits this list */
+    int64_t *order;       /* [n_order]: the blocks that run, in the order they run; pruning edits this list, */
+                          /* and blocks[].parts where only half of a block goes */
     int64_t n_order;
     struct weight embed; /* [vocab, dim] */
     struct head head;
@@ -27,15 +28,20 @@ struct model {
 int model_open(struct model *m, const char *path, struct err *err);
 void model_close(struct model *m);
 
-/* Takes blocks out of `order`. Indices are those of the model as it is on disk; repeats and indices out of range are errors. */
-int model_drop(struct model *m, const int64_t *drop, int64_t n, struct err *err);
+/* Takes units out of what runs. Block numbers are those of the model as it is on disk; something that does not run already, a
+ * number out of range, and dropping everything are errors. */
+int model_drop(struct model *m, const struct unit *drop, int64_t n, struct err *err);
 
-/* Parses "10,11,20" for model_drop and applies it; an empty list drops nothing. */
+/* The same for a list as units_parse takes it. */
 int model_drop_list(struct model *m, const char *list, struct err *err);
 
-/* Parameters of the blocks in `order` and of everything around them (a tied head counts once); of one block. */
+/* Puts back whatever was dropped. */
+void model_restore(struct model *m);
+
+/* Parameters of what runs and of everything around it (a tied head counts once); of these halves of one block. */
 int64_t model_params(const struct model *m);
-int64_t model_block_params(const struct model *m);
+int64_t model_running_params(const struct model *m); /* of the blocks alone */
+int64_t model_block_params(const struct model *m, unsigned parts);
 
 /* The dtype most of the weights have, as a name. */
 const char *model_dtype(const struct model *m);

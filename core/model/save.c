@@ -21,6 +21,7 @@ struct item {
     const struct weight *w;
     const struct lora *lora;
     const float *vector;
+    bool zero; /* zeros instead: the output of a half that does not run */
 };
 
 struct plan {
@@ -62,10 +63,11 @@ static int plan_make(struct plan *p, struct arena *arena, const struct model *m,
         for (int i = 0; i < PROJ_COUNT; i++) {
             const struct lora *l = o->lora && o->lora->blocks[k].proj[i].rank ? &o->lora->blocks[k].proj[i] : NULL;
             snprintf(name, sizeof name, "model.layers.%lld.%s.weight", (long long)k, proj_names[i]);
-            add(p, o->dtype, (struct item){.w = &b->proj[i], .lora = l}, 0, name);
+            bool zero = (i == PROJ_O || i == PROJ_DOWN) && !(b->parts & proj_part((enum proj)i));
+            add(p, o->dtype, (struct item){.w = &b->proj[i], .lora = l, .zero = zero}, 0, name);
             snprintf(name, sizeof name, "model.layers.%lld.%s.bias", (long long)k, proj_names[i]);
             if (b->bias[i])
-                add(p, o->dtype, (struct item){.vector = b->bias[i]}, b->proj[i].rows, name);
+                add(p, o->dtype, (struct item){.vector = b->bias[i], .zero = zero}, b->proj[i].rows, name);
         }
         snprintf(name, sizeof name, "model.layers.%lld.input_layernorm.weight", (long long)k);
         add(p, o->dtype, (struct item){.vector = b->norm_attn}, m->cfg.dim, name);
@@ -106,7 +108,10 @@ static void strip_task(void *arg, int64_t task, int worker)
     struct strip_job *j = arg;
     int64_t cols = j->item->w->cols, i = task * ROWS, n = j->n - i < ROWS ? j->n - i : ROWS;
     float *v = j->values + i * cols;
-    weight_decode(j->c, v, j->item->w, j->first + i, n);
+    if (j->item->zero)
+        memset(v, 0, (size_t)(n * cols) * sizeof *v);
+    else
+        weight_decode(j->c, v, j->item->w, j->first + i, n);
     if (j->item->lora) {
         const struct lora *l = j->item->lora;
         gemm(j->c, v, cols, l->b + (j->first + i) * l->rank, l->rank, l->a, cols, n, cols, l->rank, l->scale, 1, 0);
@@ -126,6 +131,20 @@ static void not_finite(const struct plan *p, int64_t tensor, int64_t element, en
             p->entries[tensor].name, (long long)element, dtype_table[dtype].name);
 }
 
+static int produce_vector(const struct plan *p, int64_t tensor, struct strip_job *j, sink_fn *sink, void *arg, struct err *err)
+{
+    int64_t n = p->entries[tensor].shape[0];
+    for (int64_t k = 0; k < n; k++) {
+        j->values[k] = j->item->zero ? 0 : j->item->vector[k];
+        if (!fits(j->values[k], j->dtype)) {
+            not_finite(p, tensor, k, j->dtype, err);
+            return -1;
+        }
+    }
+    dtype_encode(j->encoded, j->values, n, j->dtype);
+    return sink(arg, tensor, j->encoded, dtype_bytes(j->dtype, n), err);
+}
+
 static int produce(const struct plan *p, const struct compute *c, enum dtype dtype, int64_t max_cols, sink_fn *sink, void *arg,
                    struct progress *progress, struct err *err)
 {
@@ -140,14 +159,7 @@ static int produce(const struct plan *p, const struct compute *c, enum dtype dty
         const struct weight *w = p->items[i].w;
         j.item = &p->items[i];
         if (!w) {
-            int64_t n = p->entries[i].shape[0];
-            for (int64_t k = 0; k < n; k++)
-                if (!fits(p->items[i].vector[k], dtype)) {
-                    not_finite(p, i, k, dtype, err);
-                    goto done;
-                }
-            dtype_encode(j.encoded, p->items[i].vector, n, dtype);
-            if (sink(arg, i, j.encoded, dtype_bytes(dtype, n), err) != 0)
+            if (produce_vector(p, i, &j, sink, arg, err) != 0)
                 goto done;
             continue;
         }

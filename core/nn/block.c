@@ -72,33 +72,47 @@ static struct linear projection(const struct block_pass *p, enum proj which)
     return op;
 }
 
-void block_forward(const struct block_pass *p, float *y, const float *x)
+static void attention_half(const struct block_pass *p, const float *x)
 {
     const struct compute *c = p->c;
     const struct block_shape *s = p->shape;
     struct block_acts *a = p->acts;
     int64_t rows = p->batch->rows;
-    size_t stream_bytes = (size_t)(rows * s->dim) * sizeof *y;
-    struct linear op[PROJ_COUNT];
-    for (int i = 0; i < PROJ_COUNT; i++)
-        op[i] = projection(p, (enum proj)i);
-
+    struct linear op[] = {projection(p, PROJ_Q), projection(p, PROJ_K), projection(p, PROJ_V), projection(p, PROJ_O)};
     norm_forward(c, a->x_attn, a->r_attn, x, p->block->norm_attn, s->eps, rows, s->dim);
-    linear_forward(c, (float *[]){a->q, a->k, a->v}, &op[PROJ_Q], 3, a->x_attn, rows, false);
+    linear_forward(c, (float *[]){a->q, a->k, a->v}, op, 3, a->x_attn, rows, false);
     rope_apply(p, a->q, a->k, 1);
     kv_append(a->k, a->v, p->batch, p->slot, &s->heads);
     attention_forward(c, a->att, a->lse, a->q, a->k, a->v, p->batch, p->slot, &s->heads);
-    if (a->mid != x)
-        memcpy(a->mid, x, stream_bytes);
-    linear_forward(c, &a->mid, &op[PROJ_O], 1, a->att, rows, true);
+    linear_forward(c, &a->mid, &op[3], 1, a->att, rows, true);
+}
 
+static void ffn_half(const struct block_pass *p, float *y)
+{
+    const struct compute *c = p->c;
+    const struct block_shape *s = p->shape;
+    struct block_acts *a = p->acts;
+    int64_t rows = p->batch->rows;
+    struct linear op[] = {projection(p, PROJ_GATE), projection(p, PROJ_UP), projection(p, PROJ_DOWN)};
     norm_forward(c, a->x_ffn, a->r_ffn, a->mid, p->block->norm_ffn, s->eps, rows, s->dim);
-    linear_forward(c, (float *[]){a->gate, a->up}, &op[PROJ_GATE], 2, a->x_ffn, rows, false);
+    linear_forward(c, (float *[]){a->gate, a->up}, op, 2, a->x_ffn, rows, false);
     struct rows_job j = {.p = p, .width = s->ffn_dim};
     pool_run(c->pool, swiglu_task, &j, ceil_div(rows, ROWS_PER_TASK));
-    if (y != a->mid)
-        memcpy(y, a->mid, stream_bytes);
-    linear_forward(c, &y, &op[PROJ_DOWN], 1, a->act, rows, true);
+    linear_forward(c, &y, &op[2], 1, a->act, rows, true);
+}
+
+void block_forward(const struct block_pass *p, float *y, const float *x)
+{
+    float *mid = p->acts->mid;
+    size_t stream_bytes = (size_t)(p->batch->rows * p->shape->dim) * sizeof *y;
+    if (mid != x)
+        memcpy(mid, x, stream_bytes);
+    if (p->parts & PART_ATTN)
+        attention_half(p, x);
+    if (y != mid)
+        memcpy(y, mid, stream_bytes);
+    if (p->parts & PART_FFN)
+        ffn_half(p, y);
 }
 
 /* dx += dy W, and tell the sink. */
@@ -115,38 +129,52 @@ static void projection_backward(const struct block_pass *p, enum proj which, flo
             p->c->rows->add(sink->bias[which], dy + i * n, n);
 }
 
-void block_backward(const struct block_pass *p, float *d, const float *x, struct block_grads *g, const struct weight_sink *sink)
+/* y = mid + act Wdown^T: d, the gradient by y, becomes the gradient by mid. */
+static void ffn_backward(const struct block_pass *p, float *d, struct block_grads *g, const struct weight_sink *sink)
 {
     const struct compute *c = p->c;
     const struct block_shape *s = p->shape;
     const struct block_acts *a = p->acts;
-    int64_t rows = p->batch->rows, q_width = s->heads.n * s->heads.dim;
-    size_t row_bytes = (size_t)rows * sizeof *d;
-
-    /* y = mid + act Wdown^T: d stays the gradient by mid */
-    memset(g->d_gate, 0, row_bytes * (size_t)s->ffn_dim);
+    int64_t rows = p->batch->rows;
+    memset(g->d_gate, 0, (size_t)(rows * s->ffn_dim) * sizeof *d);
     projection_backward(p, PROJ_DOWN, g->d_gate, d, a->act, sink);
     struct rows_job j = {.p = p, .a = g->d_gate, .b = g->d_up, .width = s->ffn_dim};
     pool_run(c->pool, swiglu_backward_task, &j, ceil_div(rows, ROWS_PER_TASK));
-    memset(g->d_dim, 0, row_bytes * (size_t)s->dim);
+    memset(g->d_dim, 0, (size_t)(rows * s->dim) * sizeof *d);
     projection_backward(p, PROJ_GATE, g->d_dim, g->d_gate, a->x_ffn, sink);
     projection_backward(p, PROJ_UP, g->d_dim, g->d_up, a->x_ffn, sink);
     norm_backward(c, d, g->d_dim, a->mid, p->block->norm_ffn, a->r_ffn, rows, s->dim);
     if (sink && sink->norm_ffn)
         norm_weight_gradient(c, sink->norm_ffn, g->d_dim, a->mid, a->r_ffn, rows, s->dim);
+}
 
-    /* mid = x + att Wo^T: d stays the gradient by x */
-    memset(g->d_att, 0, row_bytes * (size_t)q_width);
+/* mid = x + att Wo^T: d, the gradient by mid, becomes the gradient by x. */
+static void attention_half_backward(const struct block_pass *p, float *d, const float *x, struct block_grads *g,
+                                    const struct weight_sink *sink)
+{
+    const struct compute *c = p->c;
+    const struct block_shape *s = p->shape;
+    const struct block_acts *a = p->acts;
+    int64_t rows = p->batch->rows;
+    memset(g->d_att, 0, (size_t)(rows * s->heads.n * s->heads.dim) * sizeof *d);
     projection_backward(p, PROJ_O, g->d_att, d, a->att, sink);
     attention_backward(c, g->dq, g->dk, g->dv, g->d_att, a->att, a->lse, a->q, a->k, a->v, p->batch, &s->heads);
     rope_apply(p, g->dq, g->dk, -1);
-    memset(g->d_dim, 0, row_bytes * (size_t)s->dim);
+    memset(g->d_dim, 0, (size_t)(rows * s->dim) * sizeof *d);
     projection_backward(p, PROJ_Q, g->d_dim, g->dq, a->x_attn, sink);
     projection_backward(p, PROJ_K, g->d_dim, g->dk, a->x_attn, sink);
     projection_backward(p, PROJ_V, g->d_dim, g->dv, a->x_attn, sink);
     norm_backward(c, d, g->d_dim, x, p->block->norm_attn, a->r_attn, rows, s->dim);
     if (sink && sink->norm_attn)
         norm_weight_gradient(c, sink->norm_attn, g->d_dim, x, a->r_attn, rows, s->dim);
+}
+
+void block_backward(const struct block_pass *p, float *d, const float *x, struct block_grads *g, const struct weight_sink *sink)
+{
+    if (p->parts & PART_FFN)
+        ffn_backward(p, d, g, sink);
+    if (p->parts & PART_ATTN)
+        attention_half_backward(p, d, x, g, sink);
 }
 
 /* ---- buffers ---- */

@@ -13,6 +13,20 @@
 
 enum proj { PROJ_Q, PROJ_K, PROJ_V, PROJ_O, PROJ_GATE, PROJ_UP, PROJ_DOWN, PROJ_COUNT };
 
+/* The halves of a block, each of which adds to the residual stream and can be left out. */
+enum { PART_ATTN = 1, PART_FFN = 2, PARTS_ALL = 3 };
+
+/* The half that a projection belongs to. */
+static inline unsigned proj_part(enum proj p)
+{
+    return p <= PROJ_O ? PART_ATTN : PART_FFN;
+}
+
+static inline int64_t parts_count(unsigned parts)
+{
+    return ((parts & PART_ATTN) != 0) + ((parts & PART_FFN) != 0);
+}
+
 struct block_shape {
     int64_t dim, ffn_dim;
     struct heads heads;
@@ -23,6 +37,8 @@ struct block {
     struct weight proj[PROJ_COUNT];
     const float *bias[PROJ_COUNT];     /* NULL: none */
     const float *norm_attn, *norm_ffn; /* [dim] */
+    unsigned parts;                    /* the halves that run */
+    unsigned stored;                   /* the halves that the file has: those whose output projection is not zero */
 };
 
 /* The low-rank adapters of one block. */
@@ -55,7 +71,8 @@ struct block_pass {
     const struct block_lora *lora; /* or NULL */
     const struct rope *rope;
     const struct batch *batch;
-    int64_t slot; /* this block's place in the KV caches */
+    unsigned parts; /* the halves to run */
+    int64_t slot;   /* this block's place in the KV caches */
     struct block_acts *acts;
     struct dropout dropout; /* of the LoRA inputs; its key is mixed with the projection's number */
 };

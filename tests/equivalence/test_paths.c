@@ -4,7 +4,7 @@
 
 #include "core/model/save.h"
 #include "eval/generate.h"
-#include "prune/score_ppl.h"
+#include "tests/fixtures/scoring.h"
 
 /* The same float32 sums in another order, as row counts change the tiles of sgemm. Seen: 2e-6. */
 static const double TOL = 2e-5;
@@ -34,13 +34,13 @@ static void sweep_is_removal(void **state)
     struct scores s;
     int64_t n = cal.n * (cal.len - 1);
     float *nll = floats(n);
-    OK(score_ppl(&s, &f->m, &f->c, NULL, &cal, NULL, &err));
-    for (int64_t k = -1; k < s.n_blocks; k++) { /* -1: the model as it is */
+    score_by(&s, "ppl", &default_scoring, &f->m, &f->c, NULL, &cal);
+    for (int64_t k = -1; k < s.n; k++) { /* -1: the model as it is */
         struct model m;
         struct lm lm;
         OK(model_open(&m, f->dir, &err));
         if (k >= 0)
-            OK(model_drop(&m, &k, 1, &err));
+            OK(model_drop(&m, &(struct unit){k, PARTS_ALL}, 1, &err));
         OK(lm_open(&lm, &m, &f->c, NULL, cal.n * cal.len, cal.n, cal.len, &err));
         OK(lm_window_nll(&lm, nll, cal.ids, cal.n, cal.len, &err));
         assert_close(k < 0 ? s.base_nll : s.removed_nll + k * n, nll, n, TOL, "losses of the sweep");
@@ -64,13 +64,13 @@ static void sweep_of_dropped_is_sweep_of_saved(void **state)
     char dir[128];
     scratch_dir(dir, f, "cut");
     OK(model_drop_list(&f->m, "1", &err));
-    OK(score_ppl(&a, &f->m, &f->c, NULL, &cal, NULL, &err));
+    score_by(&a, "ppl", &default_scoring, &f->m, &f->c, NULL, &cal);
     OK(model_save(&f->m, &f->c, dir, &o, NULL, &err));
     OK(model_open(&m, dir, &err));
-    OK(score_ppl(&b, &m, &f->c, NULL, &cal, NULL, &err));
-    assert_int_equal(a.n_blocks, f->m.cfg.n_blocks - 1);
-    assert_int_equal(b.n_blocks, a.n_blocks);
-    assert_same_bits(a.score, b.score, (size_t)a.n_blocks * sizeof *a.score, "scores");
+    score_by(&b, "ppl", &default_scoring, &m, &f->c, NULL, &cal);
+    assert_int_equal(a.n, f->m.cfg.n_blocks - 1);
+    assert_int_equal(b.n, a.n);
+    assert_same_bits(a.score, b.score, (size_t)a.n * sizeof *a.score, "scores");
     scores_free(&a);
     scores_free(&b);
     model_close(&m);
@@ -91,10 +91,10 @@ static void sweep_with_adapter_is_sweep_of_merged(void **state)
     scratch_dir(dir, f, "merged");
     OK(model_save(&f->m, &f->c, dir, &o, NULL, &err));
     OK(model_open(&m, dir, &err));
-    OK(score_ppl(&a, &f->m, &f->c, &l, &cal, NULL, &err));
-    OK(score_ppl(&b, &m, &f->c, NULL, &cal, NULL, &err));
-    OK(score_ppl(&bare, &f->m, &f->c, NULL, &cal, NULL, &err));
-    int64_t n = a.n_blocks * a.samples * a.targets;
+    score_by(&a, "ppl", &default_scoring, &f->m, &f->c, &l, &cal);
+    score_by(&b, "ppl", &default_scoring, &m, &f->c, NULL, &cal);
+    score_by(&bare, "ppl", &default_scoring, &f->m, &f->c, NULL, &cal);
+    int64_t n = a.n * a.samples * a.targets;
     double apart = 0;
     assert_close(a.removed_nll, b.removed_nll, n, TOL, "losses of the sweep, adapter applied and merged");
     for (int64_t i = 0; i < n; i++)
@@ -247,12 +247,12 @@ static void threads_scores(void **state)
     for (int i = -1; i < 3; i++) {
         struct compute c;
         OK(compute_open(&c, i < 0 ? 1 : thread_counts[i], &err));
-        OK(score_ppl(i < 0 ? &first : &s, &f->m, &c, NULL, &cal, NULL, &err));
+        score_by(i < 0 ? &first : &s, "ppl", &default_scoring, &f->m, &c, NULL, &cal);
         compute_close(&c);
         if (i < 0)
             continue;
-        size_t nll = (size_t)(s.n_blocks * s.samples * s.targets) * sizeof *s.removed_nll;
-        assert_same_bits(s.score, first.score, (size_t)s.n_blocks * sizeof *s.score, "scores on several threads");
+        size_t nll = (size_t)(s.n * s.samples * s.targets) * sizeof *s.removed_nll;
+        assert_same_bits(s.score, first.score, (size_t)s.n * sizeof *s.score, "scores on several threads");
         assert_same_bits(s.removed_nll, first.removed_nll, nll, "losses of the sweep on several threads");
         assert_true(s.base_ppl == first.base_ppl);
         scores_free(&s);

@@ -217,7 +217,7 @@ static void read_scores(const char *path)
     check(rc, &err);
     if (rc != 0)
         return;
-    int64_t *order = calloc((size_t)s.n_blocks, sizeof *order);
+    int64_t *order = calloc((size_t)s.n, sizeof *order);
     scores_protected_order(order, &s, 4, 2);
     free(order);
     scores_free(&s);
@@ -332,13 +332,17 @@ static void make_scores(void)
 {
     struct h5_writer w;
     static const double v[] = {1, 2, 3};
-    static const int64_t block[] = {0, 1, 2}, n = 3;
+    static const int64_t block[] = {0, 1, 2}, parts[] = {3, 3, 3}, n = 3;
     write_text(in_scratch("scores.json"),
                "{\"criterion\":\"ppl\",\"model_hash\":\"ab\",\"model_blocks\":3,\"blocks\":[{\"index\":0,\"score\":1.5},"
-               "{\"index\":1,\"score\":2},{\"index\":2,\"score\":0.5}]}");
+               "{\"index\":1,\"score\":2},{\"index\":2,\"score\":0.5}],\"row_nll\":[[1,2],[3,4],[5,6]],\"windows\":{\"length\":2,"
+               "\"distance\":{\"1\":[1,2,3],\"2\":[4,5],\"3\":[6]}}}");
     OK(h5_writer_open(&w, in_scratch("scores.h5"), &err));
     OK(h5_put_f64(&w, "score", v, &n, 1, &err));
     OK(h5_put_i64(&w, "block", block, &n, 1, &err));
+    OK(h5_put_i64(&w, "parts", parts, &n, 1, &err));
+    OK(h5_put_f64(&w, "row_nll", v, (int64_t[]){3, 1}, 2, &err));
+    OK(h5_attr_f64(&w, "/", "base_ppl", 1.5, &err));
     OK(h5_attr_string(&w, "/", "criterion", "ppl", &err));
     OK(h5_attr_string(&w, "/", "model_hash", "ab", &err));
     OK(h5_attr_i64(&w, "/", "model_blocks", 3, &err));

@@ -2,7 +2,7 @@
 #include "tests/fixtures/fixture.h"
 
 #include "core/model/save.h"
-#include "prune/score_ppl.h"
+#include "tests/fixtures/scoring.h"
 
 /* Both sides compute in float32 but add in another order. Seen on these models: 7e-6 in a logit, 1e-6 in a perplexity. */
 static const double TOL_LOGIT = 1e-4, TOL_LOSS = 1e-5;
@@ -101,7 +101,7 @@ static void residual_streams(void **state)
     OK(lm_embed(&lm, lm.x, f->ids, f->n * f->len, &err));
     assert_same_bits(lm.x, tensor_floats(&f->expected, "x.0", n), (size_t)n * sizeof(float), "x.0");
     for (int64_t k = 0; k < f->m.n_order; k++) {
-        lm_block(&lm, lm.x, lm.x, k);
+        lm_block(&lm, lm.x, lm.x, k, PARTS_ALL);
         snprintf(name, sizeof name, "x.%lld", (long long)k + 1);
         assert_close(lm.x, tensor_floats(&f->expected, name, n), n, TOL_LOGIT, name);
     }
@@ -115,15 +115,73 @@ static void perplexity_on_removal(void **state)
     struct scores s;
     int64_t order[16];
     const json_t *want = json_object_get(f->facts, "ppl_removed"), *block = json_object_get(want, "block");
-    OK(score_ppl(&s, &f->m, &f->c, NULL, &cal, NULL, &err));
-    assert_int_equal(s.n_blocks, json_array_size(block));
+    score_by(&s, "ppl", &default_scoring, &f->m, &f->c, NULL, &cal);
+    assert_int_equal(s.n, json_array_size(block));
     assert_near(s.base_ppl, json_number_value(json_object_get(f->facts, "ppl")), TOL_LOSS, "base ppl");
     scores_order(order, &s);
-    for (int64_t k = 0; k < s.n_blocks; k++) {
+    for (int64_t k = 0; k < s.n; k++) {
         /* d(exp(loss)) = exp(loss) d(loss): the loss's tolerance is a relative one here */
         assert_near(s.score[k], json_number_value(json_array_get(block, (size_t)k)), TOL_LOSS, "ppl without a block");
         assert_int_equal(order[k], json_integer_value(json_array_get(json_object_get(want, "order"), (size_t)k)));
     }
+    scores_free(&s);
+}
+
+/* The scores "block" and "order" of a part of the expected results, within a relative tolerance. */
+static void check_scores(const struct scores *s, const json_t *want, double tolerance, const char *what)
+{
+    int64_t order[16];
+    scores_order(order, s);
+    assert_int_equal(s->n, json_array_size(json_object_get(want, "block")));
+    for (int64_t k = 0; k < s->n; k++) {
+        assert_near(s->score[k], json_number_value(json_array_get(json_object_get(want, "block"), (size_t)k)), tolerance, what);
+        assert_int_equal(order[k], json_integer_value(json_array_get(json_object_get(want, "order"), (size_t)k)));
+    }
+}
+
+/* Per tensor and per block; the gradients are float32 sums, the magnitudes sums of the very same numbers. */
+static void weight_criteria(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        const char *criterion, *golden;
+        int64_t batch;
+        double tolerance;
+    } cases[] = {{"taylor", "taylor_sum", 1, 1e-5}, {"taylor", "taylor_mean", 1000, 1e-5}, {"magnitude", "magnitude", 1, 1e-12}};
+    struct calibration cal = {.n = f->n, .len = f->len, .ids = f->ids};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct scores s;
+        struct score_options o = default_scoring;
+        const json_t *want = json_object_get(f->facts, cases[i].golden);
+        o.weights.sample_batch = cases[i].batch;
+        score_by(&s, cases[i].criterion, &o, &f->m, &f->c, NULL, &cal);
+        check_scores(&s, want, cases[i].tolerance, cases[i].golden);
+        assert_int_equal(s.n_weights, 9 * s.n);
+        for (int64_t k = 0; k < s.n_weights; k++) {
+            const json_t *v = json_object_get(json_object_get(want, "weight"), s.weight_name[k]);
+            assert_true(json_is_real(v));
+            assert_near(s.weight[k], json_real_value(v), 5 * cases[i].tolerance, s.weight_name[k]);
+        }
+        assert_near(s.base_ppl, json_number_value(json_object_get(f->facts, "ppl")), TOL_LOSS, "base ppl");
+        scores_free(&s);
+    }
+}
+
+/* 1 - cos loses digits where the streams are nearly parallel: an absolute tolerance. */
+static void stream_criteria(void **state)
+{
+    struct fixture *f = *state;
+    struct calibration cal = {.n = f->n, .len = f->len, .ids = f->ids};
+    struct scores s;
+    const json_t *windows = json_object_get(f->facts, "angular_last_token"), *row;
+    const char *length;
+    score_by(&s, "bi", &default_scoring, &f->m, &f->c, NULL, &cal);
+    check_scores(&s, json_object_get(f->facts, "bi"), 1e-5, "bi");
+    scores_free(&s);
+    score_by(&s, "angular", &default_scoring, &f->m, &f->c, NULL, &cal);
+    json_object_foreach((json_t *)windows, length, row)
+        for (size_t i = 0; i < json_array_size(row); i++)
+            assert_near(s.distance[atoll(length) * s.n + (int64_t)i], json_number_value(json_array_get(row, i)), 1e-5, "angle");
     scores_free(&s);
 }
 
@@ -342,7 +400,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(logits),           ON_BOTH(logits_of_older_config), ON_BOTH(logits_of_few_rows), ON_BOTH(loss),
-        ON_BOTH(residual_streams), ON_BOTH(perplexity_on_removal),  ON_BOTH(saved_in_16_bits),   ON_BOTH(logits_of_gguf),
+        ON_BOTH(residual_streams), ON_BOTH(perplexity_on_removal),  ON_BOTH(weight_criteria),    ON_BOTH(stream_criteria),
+        ON_BOTH(saved_in_16_bits), ON_BOTH(logits_of_gguf),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

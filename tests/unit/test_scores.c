@@ -11,7 +11,14 @@
 static struct scores made(const double *score, int64_t n)
 {
     struct scores s;
-    OK(scores_alloc(&s, "ppl", n, &err));
+    struct block blocks[16];
+    int64_t order[16];
+    struct model m = {.blocks = blocks, .order = order, .n_order = n, .cfg = {.n_blocks = n}};
+    for (int64_t i = 0; i < n; i++) {
+        blocks[i].parts = PARTS_ALL;
+        order[i] = i;
+    }
+    OK(scores_alloc(&s, "ppl", &m, false, &err));
     memcpy(s.score, score, (size_t)n * sizeof *score);
     strcpy(s.model_hash, "0123456789abcdef");
     s.base_ppl = 12.5;
@@ -67,7 +74,7 @@ static void written_and_read(void **state)
         OK(scores_write(in_scratch(names[i]), &s, &c, facts, &err));
         json_decref(facts);
         OK(scores_read(&back, in_scratch(names[i]), &err));
-        assert_int_equal(back.n_blocks, 7);
+        assert_int_equal(back.n, 7);
         assert_string_equal(back.criterion, "ppl");
         assert_string_equal(back.model_hash, s.model_hash);
         assert_memory_equal(back.score, score, sizeof score);
@@ -170,9 +177,14 @@ static void put_h5(const char *path, const double *score, const int64_t *score_d
     OK(h5_writer_open(&w, path, &err));
     if (score)
         OK(h5_put_f64(&w, "score", score, score_dims, score_rank, &err));
-    if (block)
+    if (block) {
+        int64_t parts[8] = {3, 3, 3, 3, 3, 3, 3, 3};
         OK(h5_put_i64(&w, "block", block, &n_block, 1, &err));
+        OK(h5_put_i64(&w, "parts", parts, &n_block, 1, &err));
+    }
     if (attributes) {
+        OK(h5_attr_i64(&w, "/", "model_blocks", 4, &err));
+        OK(h5_attr_f64(&w, "/", "base_ppl", 2, &err));
         OK(h5_attr_string(&w, "/", "criterion", "ppl", &err));
         OK(h5_attr_string(&w, "/", "model_hash", "x", &err));
     }
@@ -227,14 +239,16 @@ static void some_blocks_only(void **state)
     for (int i = 0; i < 2; i++) {
         struct scores s = made(score, 4), back;
         int64_t order[4];
-        memcpy(s.block, block, sizeof block);
+        for (int k = 0; k < 4; k++)
+            s.unit[k].block = block[k];
         s.model_blocks = 6;
         OK(scores_write(in_scratch(names[i]), &s, &c, facts, &err));
         OK(scores_read(&back, in_scratch(names[i]), &err));
-        assert_int_equal(back.n_blocks, 4);
-        assert_memory_equal(back.block, block, sizeof block);
+        assert_int_equal(back.n, 4);
+        for (int k = 0; k < 4; k++)
+            assert_int_equal(back.unit[k].block, block[k]);
         assert_int_equal(scores_protected_order(order, &back, 1, 1), 2);
-        assert_true(order[0] == 3 && order[1] == 2);
+        assert_true(order[0] == 2 && order[1] == 1); /* positions: blocks 3 and 2 */
         scores_free(&s);
         scores_free(&back);
     }
@@ -297,11 +311,11 @@ static void choices(void **state)
     (void)state;
     static const double score[] = {1, 2, 3, 4, 6, 5, 0.5, 0.1};
     struct scores s = made(score, 8);
-    int64_t d[8] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    struct unit d[8] = {{-1, 0}, {-1, 0}, {-1, 0}};
     OK(plan_choose(d, &s, 2, 4, 2, &err));
-    assert_true(d[0] == 5 && d[1] == 4 && d[2] == -1);
+    assert_true(d[0].block == 5 && d[1].block == 4 && d[2].block == -1);
     OK(plan_choose(d, &s, 3, 0, 0, &err));
-    assert_true(d[0] == 7 && d[1] == 6 && d[2] == 0);
+    assert_true(d[0].block == 7 && d[1].block == 6 && d[2].block == 0);
     OK(plan_choose(d, &s, 7, 0, 0, &err));
     static const int64_t bad[][3] = {{3, 4, 2}, {0, 4, 2}, {-1, 0, 0}, {8, 0, 0}, {9, 0, 0}, {1, 8, 0}, {1, 4, 4}, {1, 100, 100}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -1,0 +1,287 @@
+/* `espalier compare`: criteria x ratios x (with / without the protected ends), each variant measured on texts. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/comparison.h"
+#include "cli/scoring.h"
+#include "cli/texts.h"
+#include "core/base/file.h"
+
+enum { MAX_COMPARED_TEXTS = 8, MAX_RATIOS = 32 };
+
+struct compare_words {
+    const char *criteria, *ratios, *calib, *texts, *out;
+    int64_t samples, seq_len;
+    bool bos_every;
+};
+
+struct job {
+    struct cli *cli;
+    struct session *s;
+    const struct common *o;
+    struct scoring scoring;
+    struct comparison k;
+    struct calibration cal;
+    struct eval_text texts[MAX_COMPARED_TEXTS];
+    const char *text_names[MAX_COMPARED_TEXTS];
+    double ratios[MAX_RATIOS];
+    char *list; /* the text paths, cut apart */
+};
+
+/* "0.1,0.2" */
+static int parse_ratios(struct job *j, const char *list, struct err *err)
+{
+    for (const char *p = list;;) {
+        char *end;
+        double v = strtod(p, &end);
+        if (end == p || (*end && *end != ',') || !(v > 0 && v < 1) || j->k.n_ratios == MAX_RATIOS)
+            return err_usage(err, "--ratios %s: 1 to %d numbers between 0 and 1, with commas between them, were expected", list,
+                             MAX_RATIOS);
+        j->ratios[j->k.n_ratios++] = v;
+        if (!*end)
+            return 0;
+        p = end + 1;
+    }
+}
+
+/* "a.txt,b.txt" */
+static int open_texts(struct job *j, const char *list, const struct text_words *how, struct err *err)
+{
+    if (!(j->list = strdup(list)))
+        return err_set(err, "out of memory");
+    for (char *p = j->list, *next; p; p = next) {
+        next = strchr(p, ',');
+        if (next)
+            *next++ = 0;
+        if (j->k.n_texts == MAX_COMPARED_TEXTS)
+            return err_usage(err, "--text takes at most %d files", MAX_COMPARED_TEXTS);
+        j->text_names[j->k.n_texts] = path_base(p);
+        if (eval_text_open(&j->texts[j->k.n_texts++], j->s, p, how, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int evaluate(double *ppl, const struct job *j, struct err *err)
+{
+    struct ppl_result r;
+    for (int64_t i = 0; i < j->k.n_texts; i++) {
+        if (eval_text_ppl(&r, &j->texts[i], j->s, &j->cli->progress, err) != 0)
+            return -1;
+        ppl[i] = r.ppl;
+    }
+    return 0;
+}
+
+/* Measures every distinct variant once. */
+static int evaluate_all(struct job *j, struct err *err)
+{
+    struct comparison *k = &j->k;
+    int64_t distinct = 0, done = 0;
+    for (int64_t i = 0; i < k->n_variants; i++)
+        distinct += k->variants[i].same_as == i;
+    if (evaluate(k->intact_ppl, j, err) != 0)
+        return -1;
+    for (int64_t i = 0; i < k->n_variants; i++) {
+        struct variant *v = &k->variants[i];
+        if (v->same_as != i) {
+            memcpy(v->ppl, k->variants[v->same_as].ppl, (size_t)k->n_texts * sizeof *v->ppl);
+            continue;
+        }
+        progress_say(&j->cli->progress, "variant %lld of %lld: %s, ratio %g, %s", (long long)++done, (long long)distinct,
+                     k->which[v->criterion]->name, k->ratios[v->ratio], v->protected_ ? "ends protected" : "nothing protected");
+        int rc = model_drop(&j->s->m, v->dropped, v->count, err) == 0 ? evaluate(v->ppl, j, err) : -1;
+        model_restore(&j->s->m);
+        if (rc != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* The largest number of units that any ratio takes out: the steps of a greedy search that serves all of them. */
+static int largest_count(int64_t *count, const struct job *j, struct err *err)
+{
+    int64_t n, units = 0;
+    *count = 0;
+    for (int64_t i = 0; i < j->s->m.n_order; i++)
+        units += j->scoring.o.sublayers ? parts_count(j->s->m.blocks[j->s->m.order[i]].parts) : 1;
+    for (int64_t i = 0; i < j->k.n_ratios; i++) {
+        if (plan_count(&n, j->ratios[i], units, err) != 0)
+            return -1;
+        *count = n > *count ? n : *count;
+    }
+    return 0;
+}
+
+/* ---- what is left behind ---- */
+
+static void print_table(FILE *out, const struct comparison *k)
+{
+    char name[UNIT_NAME];
+    fprintf(out, "%-20s %6s %-9s %10s", "criterion", "ratio", "ends", "parameters");
+    for (int64_t t = 0; t < k->n_texts; t++)
+        fprintf(out, "  %12.12s", k->texts[t]);
+    fprintf(out, "  dropped\n%-20s %6s %-9s %8.2f M", "intact", "", "", 1e-6 * (double)k->intact_params);
+    for (int64_t t = 0; t < k->n_texts; t++)
+        fprintf(out, "  %12.2f", k->intact_ppl[t]);
+    fputc('\n', out);
+    for (int64_t i = 0; i < k->n_variants; i++) {
+        const struct variant *v = &k->variants[i];
+        fprintf(out, "%-20s %6g %-9s %8.2f M", k->which[v->criterion]->name, k->ratios[v->ratio],
+                v->protected_ ? "protected" : "free", 1e-6 * (double)v->params);
+        for (int64_t t = 0; t < k->n_texts; t++)
+            fprintf(out, "  %12.2f", v->ppl[t]);
+        for (int64_t d = 0; d < v->count; d++)
+            fprintf(out, "%s%s", d ? "," : "  ", unit_name(name, v->dropped[d]));
+        fprintf(out, "%s\n", v->cut_swap > PLAN_UNSETTLED ? "  (cut not settled)" : "");
+    }
+}
+
+enum { MAX_FACTS = 16 };
+
+struct facts {
+    const char *pair[MAX_FACTS][2];
+    char text[MAX_FACTS][96];
+    int64_t n;
+};
+
+static void add_fact(struct facts *f, const char *name, const char *value)
+{
+    if (!value || f->n == MAX_FACTS)
+        return;
+    snprintf(f->text[f->n], sizeof f->text[f->n], "%s", value);
+    f->pair[f->n][0] = name;
+    f->pair[f->n][1] = f->text[f->n];
+    f->n++;
+}
+
+static void collect_facts(struct facts *f, const struct job *j, const json_t *result)
+{
+    static const char *const strings[][2] = {{"model", "model"},           {"model hash", "model_hash"},
+                                             {"weights", "dtype"},         {"instruction set", "isa"},
+                                             {"OpenBLAS kernels", "blas"}, {"espalier", "program_version"}};
+    char text[96];
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
+        add_fact(f, strings[i][0], json_string_value(json_object_get(result, strings[i][1])));
+    add_fact(f, "calibration", path_base(j->cal.file));
+    add_fact(f, "calibration sha256", j->cal.sha256);
+    snprintf(text, sizeof text, "%lld x %lld tokens, seed %lld", (long long)j->cal.n, (long long)j->cal.len, (long long)j->o->seed);
+    add_fact(f, "calibration rows", text);
+    add_fact(f, "perplexity protocol", j->texts[0].protocol.name);
+    snprintf(text, sizeof text, "first %lld, last %lld blocks", (long long)j->k.keep_first, (long long)j->k.keep_last);
+    add_fact(f, "protected ends", text);
+    snprintf(text, sizeof text, "%.1f s", json_real_value(json_object_get(result, "wall_seconds")));
+    add_fact(f, "took", text);
+    snprintf(text, sizeof text, "%.0f MiB", (double)json_integer_value(json_object_get(result, "peak_rss_bytes")) / (1 << 20));
+    add_fact(f, "peak memory", text);
+}
+
+static int write_all(struct job *j, const char *dir, struct err *err)
+{
+    struct facts facts = {.n = 0};
+    char *csv = path_join(dir, "compare.csv", err), *h5 = path_join(dir, "compare.h5", err),
+         *html = path_join(dir, "compare.html", err);
+    struct comparison_sheet sheet = {
+        .k = &j->k, .title = "Criteria compared", .model = path_base(j->s->m.path), .facts = facts.pair};
+    collect_facts(&facts, j, j->cli->result);
+    sheet.n_facts = facts.n;
+    int rc = csv && h5 && html && comparison_write_csv(csv, &j->k, err) == 0 && comparison_write_h5(h5, &sheet, err) == 0
+                 ? comparison_write_html(html, &sheet, err)
+                 : -1;
+    if (rc == 0)
+        json_object_update_new(j->cli->result, json_pack("{ss ss ss}", "csv", csv, "h5", h5, "report", html));
+    free(csv);
+    free(h5);
+    free(html);
+    return rc;
+}
+
+static int run(struct job *j, const struct compare_words *w, const struct text_words *how, struct err *err)
+{
+    char *scores = path_join(w->out, "scores.json", err), *copy = path_join(w->out, "scores.h5", err);
+    int rc = -1;
+    if (!scores || !copy || open_texts(j, w->texts, how, err) != 0 ||
+        calibration_read(&j->cal, w->calib, j->s->t, w->samples, w->seq_len, (uint64_t)j->o->seed, w->bos_every, err) != 0)
+        goto done;
+    if (j->scoring.o.count == 0 && largest_count(&j->scoring.o.count, j, err) != 0)
+        goto done;
+    if (dir_make(w->out, err) != 0 || scoring_run(&j->scoring, j->cli, j->s, j->o, &j->cal, scores, copy, err) != 0)
+        goto done;
+    j->k.n_criteria = j->scoring.n;
+    j->k.which = j->scoring.which;
+    j->k.scores = j->scoring.scores;
+    j->k.ratios = j->ratios;
+    j->k.texts = j->text_names;
+    if (compare_plan(&j->k, &j->s->m, err) != 0 || evaluate_all(j, err) != 0)
+        goto done;
+    j->cli->result = session_facts(j->s, j->cli, j->o);
+    if (write_all(j, w->out, err) != 0)
+        goto done;
+    if (j->cli->out && !j->cli->json) {
+        print_table(j->cli->out, &j->k);
+        fprintf(j->cli->out, "report: %s\n", json_string_value(json_object_get(j->cli->result, "report")));
+    }
+    rc = 0;
+done:
+    free(scores);
+    free(copy);
+    return rc;
+}
+
+static int check(struct job *j, const struct compare_words *w, const struct scoring_words *scoring, const struct text_words *how,
+                 const struct common *o, struct err *err)
+{
+    if (!w->calib || !w->texts || !w->out)
+        return err_usage(err, "compare needs --calib, --text and --out");
+    if (o->drop || o->adapter)
+        return err_usage(err, "compare drops blocks itself: it takes neither --drop nor --adapter");
+    if (j->k.keep_first < 0 || j->k.keep_last < 0)
+        return err_usage(err, "--keep-first and --keep-last must not be negative");
+    return parse_ratios(j, w->ratios, err) == 0 && scoring_check(&j->scoring, scoring, w->criteria, err) == 0
+               ? eval_text_open(&j->texts[0], NULL, NULL, how, err)
+               : -1;
+}
+
+int cmd_compare(struct cli *cli, struct err *err)
+{
+    enum { OWN = 10 };
+    struct compare_words w = {.criteria = "ppl,taylor,magnitude,bi,greedy", .ratios = "0.1,0.2,0.3", .samples = 10, .seq_len = 128};
+    struct text_words how;
+    struct scoring_words scoring_words;
+    struct opt_words words;
+    struct common o;
+    struct session s;
+    struct job j = {.cli = cli, .s = &s, .o = &o, .k = {.keep_first = 4, .keep_last = 2}};
+    struct opt own[OWN + TEXT_OPTS - 1 + SCORING_OPTS] = {
+        {OPT_STRING, "criteria", &w.criteria, "C,C", "criteria to compare, of those that `score` knows"},
+        {OPT_STRING, "ratios", &w.ratios, "R,R", "parts of the blocks to drop"},
+        {OPT_STRING, "calib", &w.calib, "FILE", "calibration text (.txt, .jsonl, either .gz) or token rows (.json, .h5)"},
+        {OPT_STRING, "text", &w.texts, "FILE", "text to measure on; several with commas between them"},
+        {OPT_STRING, "out", &w.out, "DIR", "folder for compare.html, compare.csv, compare.h5 and the score files"},
+        {OPT_INT, "samples", &w.samples, "N", "calibration samples"},
+        {OPT_INT, "seq-len", &w.seq_len, "T", "tokens per calibration sample"},
+        {OPT_FLAG, "bos-every", &w.bos_every, NULL, "samples begin with BOS"},
+        {OPT_INT, "keep-first", &j.k.keep_first, "N", "blocks at the start that the protected variants keep"},
+        {OPT_INT, "keep-last", &j.k.keep_last, "N", "blocks at the end that the protected variants keep"},
+    };
+    struct opt text_opts[TEXT_OPTS];
+    text_options(text_opts, &how);
+    memcpy(own + OWN, text_opts, (TEXT_OPTS - 1) * sizeof *own); /* --seq-len is the calibration's here */
+    scoring_options(own + OWN + TEXT_OPTS - 1, &scoring_words, &j.scoring);
+    int rc = command_parse(cli, &words, own, &o, 1234, 1, 1, "MODEL --criteria C,C --ratios R,R --calib FILE --text FILE --out DIR",
+                           err);
+    if (rc != 0)
+        return rc > 0 ? 0 : -1;
+    if (check(&j, &w, &scoring_words, &how, &o, err) != 0 || session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
+        return -1;
+    rc = run(&j, &w, &how, err);
+    for (int64_t i = 0; i < j.k.n_texts; i++)
+        eval_text_free(&j.texts[i]);
+    compare_free(&j.k);
+    scoring_free(&j.scoring);
+    calibration_free(&j.cal);
+    free(j.list);
+    session_close(&s);
+    return rc;
+}

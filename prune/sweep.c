@@ -1,0 +1,81 @@
+#include "prune/sweep.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows that go through a block together: enough to make decoding a weight cheap, few enough to stay near the caches. */
+enum { CHUNK_ROWS = 1280 };
+
+int sweep_open(struct sweep *s, const struct model *m, const struct compute *c, const struct lora_set *lora,
+               const struct calibration *cal, int64_t max_states, struct progress *progress, struct err *err)
+{
+    int64_t len = cal->len, chunk = CHUNK_ROWS / len > 0 ? CHUNK_ROWS / len * len : len;
+    *s = (struct sweep){.cal = cal, .progress = progress, .max_states = max_states, .rows = cal->n * len};
+    s->state_floats = s->rows * m->cfg.dim;
+    if (chunk > s->rows * max_states)
+        chunk = s->rows * max_states;
+    double need = (double)max_states * (double)s->state_floats * sizeof(float), have = (double)mem_available();
+    if (have > 0 && need > have)
+        return err_set(err,
+                       "the states of %lld x %lld calibration tokens take %.1f GiB, %.1f GiB are free: fewer --samples or a "
+                       "shorter --seq-len would fit",
+                       (long long)cal->n, (long long)len, need / (1 << 30), have / (1 << 30));
+    s->states = mem_alloc((size_t)max_states, (size_t)s->state_floats * sizeof(float), err);
+    if (!s->states || lm_open(&s->lm, m, c, lora, chunk, chunk / len, len, err) != 0) {
+        sweep_close(s);
+        return -1;
+    }
+    return 0;
+}
+
+void sweep_close(struct sweep *s)
+{
+    lm_close(&s->lm);
+    free(s->states);
+    *s = (struct sweep){0};
+}
+
+int sweep_embed(struct sweep *s, struct err *err)
+{
+    return lm_embed(&s->lm, s->states, s->cal->ids, s->rows, err);
+}
+
+void sweep_copy(struct sweep *s, int64_t to, int64_t from)
+{
+    memcpy(sweep_state(s, to), sweep_state(s, from), (size_t)s->state_floats * sizeof(float));
+}
+
+void sweep_advance(struct sweep *s, int64_t slot, unsigned parts, int64_t first, int64_t n)
+{
+    int64_t len = s->cal->len, dim = s->lm.m->cfg.dim, per_chunk = s->lm.max_rows / len, seqs = n * s->cal->n;
+    for (int64_t i = 0; i < seqs; i += per_chunk) {
+        int64_t k = seqs - i < per_chunk ? seqs - i : per_chunk;
+        float *x = sweep_state(s, first) + i * len * dim;
+        batch_uniform(&s->lm.batch, k, len);
+        lm_block(&s->lm, x, x, slot, parts);
+        progress_update(s->progress, s->done += k);
+    }
+}
+
+int sweep_finish(struct sweep *s, float *nll, double *mean, int64_t state, struct err *err)
+{
+    int64_t len = s->cal->len, dim = s->lm.m->cfg.dim, per_chunk = s->lm.max_rows / len, n = s->cal->n * (len - 1);
+    for (int64_t i = 0; i < s->cal->n; i += per_chunk) {
+        int64_t k = s->cal->n - i < per_chunk ? s->cal->n - i : per_chunk;
+        if (lm_stream_nll(&s->lm, nll + i * (len - 1), sweep_state(s, state) + i * len * dim, s->cal->ids + i * len, k, len, err) !=
+            0)
+            return -1;
+    }
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)nll[i];
+    *mean = sum / (double)n;
+    progress_update(s->progress, s->done += sweep_head_cost(s));
+    return 0;
+}
+
+int64_t sweep_head_cost(const struct sweep *s)
+{
+    const struct model *m = s->lm.m;
+    return s->cal->n * m->cfg.vocab_size * m->cfg.dim / model_block_params(m, PARTS_ALL);
+}
