@@ -281,14 +281,18 @@ fail:
     return -1;
 }
 
-/* "5,13,14": what the prune stage dropped. */
+/* "5,13.attn,14": what the prune stage dropped. */
 static void drop_list(char *text, size_t n, const json_t *dropped)
 {
     size_t i, at = 0;
     json_t *v;
     text[0] = 0;
-    json_array_foreach(dropped, i, v)
-        at += (size_t)snprintf(text + at, at < n ? n - at : 0, "%s%lld", i ? "," : "", (long long)json_integer_value(v));
+    json_array_foreach(dropped, i, v) {
+        char number[24];
+        snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
+        at += (size_t)snprintf(text + at, at < n ? n - at : 0, "%s%s", i ? "," : "",
+                               json_is_string(v) ? json_string_value(v) : number);
+    }
 }
 
 static int run_stages(struct experiment *e, struct err *err)

@@ -20,7 +20,7 @@ bool comparison_protects(const struct comparison *k)
 
 bool scores_are_perplexities(const struct comparison *k, int64_t criterion)
 {
-    return k->scores[criterion].base_ppl > 0 && !strcmp(k->which[criterion]->name, "ppl");
+    return k->scores[criterion].base_ppl > 0 && k->which[criterion]->perplexity;
 }
 
 const char *unit_word(const struct comparison *k, int64_t n)
@@ -32,14 +32,6 @@ const char *number_percent(char out[NUMBER_SIZE], double part)
 {
     snprintf(out, NUMBER_SIZE, "%.4g\u00A0%%", 100 * part);
     return out;
-}
-
-static bool drops(const struct variant *v, struct unit u)
-{
-    for (int64_t i = 0; i < v->count; i++)
-        if (v->dropped[i].block == u.block && v->dropped[i].parts == u.parts)
-            return true;
-    return false;
 }
 
 /* ---- the marks of the criteria ---- */
@@ -311,11 +303,12 @@ void plot_scores(FILE *f, const struct comparison *k, int64_t criterion, int64_t
     const struct variant *v = comparison_variant(k, criterion, ratio, true);
     bool *marked = NULL, even = k->which[criterion]->greedy || k->which[criterion]->random;
     struct err none = {0};
-    struct report r = {.n_blocks = s->n, .score = s->score, .base_ppl = scores_are_perplexities(k, criterion) ? s->base_ppl : 0};
+    struct report r = {
+        .n_blocks = s->n, .unit = s->unit, .score = s->score, .base_ppl = scores_are_perplexities(k, criterion) ? s->base_ppl : 0};
     char id[32], title[96], y_name[96];
     if ((marked = mem_alloc((size_t)s->n, 2 * sizeof *marked, &none))) { /* without memory nothing stands out */
         for (int64_t i = 0; i < s->n; i++) {
-            marked[i] = drops(v, s->unit[i]);
+            marked[i] = variant_drops(v, s->unit[i]);
             marked[s->n + i] = s->unit[i].block < k->keep_first || s->unit[i].block >= s->model_blocks - k->keep_last;
         }
         r.dropped = marked;
@@ -333,7 +326,6 @@ void plot_scores(FILE *f, const struct comparison *k, int64_t criterion, int64_t
                                .height = 250,
                                .left = 60,
                                .right = 50,
-                               .unit = s->unit,
                                .linear = even};
     plot_block_scores(f, &r, &look);
     free(marked);
@@ -352,7 +344,7 @@ static void drops_row(FILE *f, const struct comparison *k, const struct axes *p,
     fprintf(f, "</text><path class=\"strip\" d=\"M%.1f %.1fh%.1fv%.1fh-%.1fz\"/>", p->left, y, p->width, tall, p->width);
     for (int64_t i = 0; i < k->n_units; i++) {
         struct unit u = k->scores[0].unit[i];
-        bool here = drops(kept, u), there = drops(all, u);
+        bool here = variant_drops(kept, u), there = variant_drops(all, u);
         char name[UNIT_NAME];
         if (!here && !there)
             continue;

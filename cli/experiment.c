@@ -9,7 +9,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/h5.h"
-#include "prune/scores.h"
+#include "prune/score.h"
 
 static const char *text_name(const struct experiment *e, int64_t i)
 {
@@ -119,6 +119,18 @@ struct sheet {
     char numbers[4][64];
 };
 
+/* Blocks are listed as numbers, halves by name. */
+static void mark_dropped(struct sheet *s, const json_t *dropped)
+{
+    char name[UNIT_NAME];
+    size_t i;
+    json_t *v;
+    json_array_foreach(dropped, i, v)
+        for (int64_t k = 0; k < s->scores.n; k++)
+            s->dropped[k] |= json_is_integer(v) ? json_integer_value(v) == s->scores.unit[k].block
+                                                : !strcmp(json_string_value(v), unit_name(name, s->scores.unit[k]));
+}
+
 static int sheet_scores(struct sheet *s, const struct experiment *e, struct err *err)
 {
     char *path = path_join(e->out, "scores.json", err);
@@ -131,17 +143,18 @@ static int sheet_scores(struct sheet *s, const struct experiment *e, struct err 
     s->protected_ = calloc((size_t)n, sizeof *s->protected_);
     if (!s->dropped || !s->protected_)
         return err_set(err, "out of memory");
-    size_t i;
-    json_t *v;
-    json_array_foreach(json_object_get(e->prune, "dropped"), i, v)
-        s->dropped[json_integer_value(v)] = true;
+    mark_dropped(s, json_object_get(e->prune, "dropped"));
     int64_t first = (int64_t)number(e->prune, "keep_first"), last = (int64_t)number(e->prune, "keep_last");
     for (int64_t k = 0; k < n; k++)
-        s->protected_[k] = k < first || k >= n - last;
+        s->protected_[k] = s->scores.unit[k].block < first || s->scores.unit[k].block >= s->scores.model_blocks - last;
+    struct err none = {0};
+    const struct criterion *criterion = criterion_find(s->scores.criterion, &none);
     s->r.criterion = s->scores.criterion;
     s->r.n_blocks = n;
     s->r.score = s->scores.score;
-    s->r.base_ppl = number(e->score, "base_ppl");
+    s->r.unit = s->scores.unit;
+    s->r.base_ppl = criterion && criterion->perplexity ? number(e->score, "base_ppl") : 0;
+    s->r.cut_swap = json_number_value(json_object_get(e->prune, "cut_swap"));
     s->r.dropped = s->dropped;
     s->r.protected_ = s->protected_;
     return 0;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/report_impl.h"
+#include "prune/plan.h"
 
 static int64_t count(const bool *flags, int64_t n)
 {
@@ -88,14 +89,14 @@ static void blocks_legend(FILE *f, const struct report *r)
 /* The figure's values for those who cannot see it, or want them exactly. */
 static void blocks_table(FILE *f, const struct report *r)
 {
-    char number[NUMBER_SIZE];
+    char number[NUMBER_SIZE], name[UNIT_NAME];
     fprintf(f,
             "<details><summary>The values as a table</summary>\n<div class=\"columns\"><table>\n"
             "<thead><tr><th scope=\"col\">Block</th><th scope=\"col\">%s</th></tr></thead>\n<tbody>\n",
             r->base_ppl > 0 ? "Perplexity without it" : "Score");
     for (int64_t i = 0; i < r->n_blocks; i++) {
         bool dropped = r->dropped && r->dropped[i], guarded = r->protected_ && r->protected_[i];
-        fprintf(f, "<tr><th scope=\"row\">%lld%s</th><td>%s</td></tr>\n", (long long)i,
+        fprintf(f, "<tr><th scope=\"row\">%s%s</th><td>%s</td></tr>\n", name_at(name, r->unit, i),
                 dropped   ? " <span class=\"note\">dropped</span>"
                 : guarded ? " <span class=\"note\">protected</span>"
                           : "",
@@ -107,11 +108,11 @@ static void blocks_table(FILE *f, const struct report *r)
 /* Names the blocks that the figure shows as arrows. */
 static void blocks_off_scale(FILE *f, const struct report *r)
 {
-    char number[NUMBER_SIZE];
+    char number[NUMBER_SIZE], name[UNIT_NAME];
     int64_t n = 0;
     for (int64_t i = 0; i < r->n_blocks; i++)
         if (!isfinite(r->score[i]) || r->score[i] > blocks_ceiling(r))
-            fprintf(f, "%sblock %lld (%s)", n++ ? ", " : " Off the scale (arrows): ", (long long)i,
+            fprintf(f, "%sblock %s (%s)", n++ ? ", " : " Off the scale (arrows): ", name_at(name, r->unit, i),
                     number_plain(number, r->score[i]));
     fputs(n ? "." : "", f);
 }
@@ -137,6 +138,12 @@ static void blocks_section(FILE *f, const struct report *r)
         html_text(f, r->criterion);
         fputs(".", f);
     }
+    if (r->cut_swap > PLAN_UNSETTLED)
+        fprintf(
+            f,
+            " <strong>The cut is not settled:</strong> on other texts of the kind the last block dropped and the first one kept "
+            "would change places with a probability of %.0f\u00A0%%.",
+            100 * r->cut_swap);
     fputs("</figcaption>\n", f);
     blocks_table(f, r);
     fputs("</figure>\n</section>\n", f);

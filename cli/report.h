@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "core/base/err.h"
+#include "core/model/unit.h"
 
 struct report_model {
     const char *name;
@@ -24,10 +25,12 @@ struct report {
     /* ---- block importance ---- */
     const char *criterion; /* "ppl" */
     int64_t n_blocks;
-    const double *score;    /* [n_blocks]; with base_ppl > 0: perplexity of the model without that block */
-    double base_ppl;        /* of the intact model on the same rows; 0: the scores are no perplexities */
-    const bool *dropped;    /* [n_blocks], or NULL for none */
-    const bool *protected_; /* [n_blocks], or NULL for none; never up for dropping */
+    const struct unit *unit; /* [n_blocks]: what was scored; NULL: whole blocks from 0 */
+    const double *score;     /* [n_blocks]; with base_ppl > 0: perplexity of the model without that block */
+    double base_ppl;         /* of the intact model on the same rows; 0: the scores are no perplexities */
+    const bool *dropped;     /* [n_blocks], or NULL for none */
+    const bool *protected_;  /* [n_blocks], or NULL for none; never up for dropping */
+    double cut_swap;         /* probability that the last block dropped and the first one kept would change places; 0: not known */
 
     /* ---- training; x is the optimizer step, from 1 ---- */
     int64_t n_steps;

@@ -69,6 +69,8 @@ void axis_y_title(FILE *f, const struct axes *p, const char *text);
 /* Block indices under unit[n], which stand at x = 0 .. n - 1; NULL: whole blocks from 0. dropped [n] or NULL: those stand out. */
 void axis_units(FILE *f, const struct axes *p, const struct unit *unit, int64_t n, const bool *dropped);
 int64_t unit_block(const struct unit *unit, int64_t i);
+const char *name_at(char out[UNIT_NAME], const struct unit *unit,
+                    int64_t i); /* of the block, or of the half of one, at position i */
 
 /* An entry of a legend: a line drawn with the class of the curve that it names, or the mark of a "drop", "keep" or "guard". */
 void legend_line(FILE *f, const char *class, const char *name);
@@ -81,7 +83,6 @@ struct blocks_look {
     const char *id, *form; /* of the <svg>: no two of a page have both in common */
     const char *title, *y_name;
     double width, height, left, right; /* left: room for the ticks; right: for the name of the base */
-    const struct unit *unit;           /* [n_blocks], or NULL for whole blocks from 0 */
     bool linear;                       /* whatever the scores span */
 };
 

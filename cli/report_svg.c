@@ -23,13 +23,12 @@ static bool is_protected(const struct report *r, int64_t i)
     return r->protected_ && r->protected_[i] && !is_dropped(r, i);
 }
 
-/* The name of the block, or of the half of one, at position i. */
-static const char *name_at(char out[UNIT_NAME], const struct unit *unit, int64_t i)
+const char *name_at(char out[UNIT_NAME], const struct unit *unit, int64_t i)
 {
     return unit_name(out, unit ? unit[i] : (struct unit){i, PARTS_ALL});
 }
 
-static void describe_blocks(FILE *f, const struct report *r, const struct unit *unit)
+static void describe_blocks(FILE *f, const struct report *r)
 {
     int64_t low = -1, high = -1, n_dropped = 0;
     char number[NUMBER_SIZE], name[UNIT_NAME];
@@ -43,14 +42,14 @@ static void describe_blocks(FILE *f, const struct report *r, const struct unit *
     }
     fprintf(f, "One mark for each of %lld blocks.", (long long)r->n_blocks);
     if (low >= 0) {
-        fprintf(f, " Highest: %s, block %s.", number_plain(number, r->score[high]), name_at(name, unit, high));
-        fprintf(f, " Lowest: %s, block %s.", number_plain(number, r->score[low]), name_at(name, unit, low));
+        fprintf(f, " Highest: %s, block %s.", number_plain(number, r->score[high]), name_at(name, r->unit, high));
+        fprintf(f, " Lowest: %s, block %s.", number_plain(number, r->score[low]), name_at(name, r->unit, low));
     }
     if (r->base_ppl > 0)
         fprintf(f, " Intact model: %s.", number_plain(number, r->base_ppl));
     for (int64_t i = 0; i < r->n_blocks; i++)
         if (is_dropped(r, i))
-            fprintf(f, "%s%s", n_dropped++ ? ", " : " Dropped blocks: ", name_at(name, unit, i));
+            fprintf(f, "%s%s", n_dropped++ ? ", " : " Dropped blocks: ", name_at(name, r->unit, i));
     fputs(n_dropped ? "." : "", f);
 }
 
@@ -129,7 +128,7 @@ void plot_block_scores(FILE *f, const struct report *r, const struct blocks_look
     p.height = look->height - p.top - 46;
     double foot = blocks_range(&p, r, look->linear);
     svg_open(f, look->id, look->form, look->width, look->height, look->title);
-    describe_blocks(f, r, look->unit);
+    describe_blocks(f, r);
     fputs("</desc>\n", f);
     axis_y_ticks(f, &p);
     axis_y_title(f, &p, look->y_name);
@@ -140,8 +139,8 @@ void plot_block_scores(FILE *f, const struct report *r, const struct blocks_look
                 p.left, foot, p.width + 4, p.left + p.width + 8, foot - 3, p.left + p.width + 8, number_plain(number, r->base_ppl));
     axis_x(f, &p);
     for (int64_t i = 0; i < r->n_blocks; i++)
-        draw_block(f, &p, r, look->unit, i, foot);
-    axis_units(f, &p, look->unit, r->n_blocks, r->dropped);
+        draw_block(f, &p, r, r->unit, i, foot);
+    axis_units(f, &p, r->unit, r->n_blocks, r->dropped);
     axis_x_title(f, &p, "Block index");
     fputs("</svg>\n", f);
 }

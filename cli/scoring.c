@@ -57,7 +57,7 @@ int scoring_check(struct scoring *g, const struct scoring_words *w, const char *
         reduction_parse(&g->o.weights.tensors, w->block_reduction, "block-reduction", err) != 0)
         return -1;
     for (int64_t i = 0; i < g->n; i++)
-        ppl |= !strcmp(g->which[i]->name, "ppl");
+        ppl |= g->which[i]->perplexity;
     g->o.sublayers = !strcmp(w->unit, "sublayer");
     g->o.all_tokens = !strcmp(w->tokens, "all");
     if (!g->o.sublayers && strcmp(w->unit, "block"))

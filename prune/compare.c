@@ -15,7 +15,7 @@ static int bind(struct comparison *k, struct err *err)
     return k->variants && k->correlation && k->overlap && k->intact_ppl ? 0 : -1;
 }
 
-static bool drops(const struct variant *v, struct unit u)
+bool variant_drops(const struct variant *v, struct unit u)
 {
     for (int64_t i = 0; i < v->count; i++)
         if (v->dropped[i].block == u.block && v->dropped[i].parts == u.parts)
@@ -27,7 +27,7 @@ static int64_t shared(const struct variant *a, const struct variant *b)
 {
     int64_t n = 0;
     for (int64_t i = 0; i < a->count; i++)
-        n += drops(b, a->dropped[i]);
+        n += variant_drops(b, a->dropped[i]);
     return n;
 }
 

@@ -37,4 +37,7 @@ struct comparison {
 int compare_plan(struct comparison *k, struct model *m, struct err *err);
 void compare_free(struct comparison *k);
 
+/* Whether a unit is among those that go. */
+bool variant_drops(const struct variant *v, struct unit u);
+
 #endif

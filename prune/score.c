@@ -6,7 +6,7 @@
 #include "core/base/rng.h"
 
 const struct criterion criteria[] = {
-    {.name = "ppl", .score = "perplexity without"},
+    {.name = "ppl", .score = "perplexity without", .perplexity = true},
     {.name = "taylor", .score = "sum |w dL/dw|", .backward = true, .weights = true},
     {.name = "magnitude", .score = "sum |w|", .weights = true},
     {.name = "bi", .score = "1 - cos(in, out)"},
@@ -64,7 +64,7 @@ static int run_walk(struct scores *out, const struct criterion *const *which, in
     for (int64_t i = 0; i < n && rc == 0; i++) {
         if (which[i]->greedy)
             r.greedy = &out[i];
-        else if (!strcmp(which[i]->name, "ppl"))
+        else if (which[i]->perplexity)
             r.ppl = &out[i];
         else if (which[i]->weights || which[i]->random)
             others[r.n_others++] = &out[i];

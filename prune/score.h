@@ -8,6 +8,7 @@
 struct criterion {
     const char *name;
     const char *score;     /* what a unit's score is, for headings */
+    bool perplexity;       /* scores are perplexities, to be read against base_ppl */
     bool backward;         /* needs gradients: runs by itself */
     bool weights;          /* looks at weights, and so does not fit an adapter beside them */
     bool random;           /* depends on nothing but the seed */

@@ -58,8 +58,9 @@ static struct made *make(void)
     static const double score[CRITERIA][UNITS] = {{900, 25, 11, 12, 13, 40}, {1, 5, 3, 4, 2, 6}};
     static struct made made;
     struct made *m = &made;
-    *m = (struct made){.intact = {10.125, 15},
-                       .of = {{.name = "ppl", .score = "perplexity without"}, {.name = "bi", .score = "1 - cos"}}};
+    *m = (struct made){
+        .intact = {10.125, 15},
+        .of = {{.name = "ppl", .score = "perplexity without", .perplexity = true}, {.name = "bi", .score = "1 - cos"}}};
     memcpy(m->score, score, sizeof score);
     for (int64_t i = 0; i < UNITS; i++)
         m->unit[i] = (struct unit){i, PARTS_ALL};
