@@ -31,10 +31,10 @@ struct common {
     int64_t threads;
     int64_t seed;
     const char *compute, *adapter, *drop, *tokenizer;
-    bool json, quiet, help;
+    bool hf_legacy, json, quiet, help;
 };
 
-enum { COMMON_OPTS = 10 };
+enum { COMMON_OPTS = 11 };
 
 /* Fills a table (with its end) for opt_parse; defaults go into *common. */
 void common_options(struct opt table[COMMON_OPTS], struct common *common, int64_t default_seed);
@@ -43,6 +43,9 @@ void common_options(struct opt table[COMMON_OPTS], struct common *common, int64_
  * min_words to max_words words must be left; usage is the line that --help shows. */
 int command_parse(struct cli *cli, struct opt_words *words, const struct opt *own, struct common *common, int64_t default_seed,
                   int min_words, int max_words, const char *usage, struct err *err);
+
+/* Opens --tokenizer, or the model's own, in the way --hf-legacy says. */
+int common_tokenizer(struct tokenizer **t, const struct common *o, const char *model, struct err *err);
 
 /* A model ready to run. */
 struct session {

@@ -142,7 +142,7 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
     char *text = NULL, *reply = NULL;
     size_t n_reply;
     int rc = -1;
-    if (tokenizer_chat(&text, s->t, messages, true, err) != 0 || tokenizer_encode(&in, s->t, text, strlen(text), err) != 0)
+    if (tokenizer_chat(&text, s->t, messages, true, err) != 0 || tokenizer_encode_chat(&in, s->t, text, strlen(text), err) != 0)
         goto done;
     size_t same = 0;
     while (same < cached->n && same + 1 < in.n && cached->ids[same] == in.ids[same])

@@ -140,7 +140,7 @@ static int render_chat(struct cli *cli, const struct tokenizer *t, const char *p
     int rc = -1;
     json_t *messages = json_read(path, err), *list = json_array();
     if (!messages || tokenizer_chat(&text, t, messages, prompt, err) != 0 ||
-        tokenizer_encode(&ids, t, text, strlen(text), err) != 0)
+        tokenizer_encode_chat(&ids, t, text, strlen(text), err) != 0)
         goto done;
     for (size_t i = 0; i < ids.n; i++)
         json_array_append_new(list, json_integer(ids.ids[i]));
@@ -176,7 +176,7 @@ int cmd_tokenize(struct cli *cli, struct err *err)
     if ((words.n == 2) + (file != NULL) + (chat != NULL) != 1)
         return err_usage(err, "tokenize takes one input: TEXT, --file or --chat");
     struct tokenizer *t = NULL;
-    if (tokenizer_open(&t, o.tokenizer ? o.tokenizer : words.word[0], err) != 0)
+    if (common_tokenizer(&t, &o, words.word[0], err) != 0)
         return -1;
     struct tokenize k = {t, cli->out, bos};
     if (chat)

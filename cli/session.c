@@ -14,6 +14,7 @@ void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t def
         {OPT_STRING, "adapter", &o->adapter, "DIR", "run with this LoRA adapter (a PEFT folder)"},
         {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks"},
         {OPT_STRING, "tokenizer", &o->tokenizer, "PATH", "tokenizer to use instead of the model's own"},
+        {OPT_FLAG, "hf-legacy", &o->hf_legacy, NULL, "SentencePiece: literal <s>, </s>, <unk> as in the old slow LlamaTokenizer"},
         {OPT_FLAG, "json", &o->json, NULL, "one JSON object on standard output"},
         {OPT_FLAG, "quiet", &o->quiet, NULL, "no progress"},
         {OPT_FLAG, "help", &o->help, NULL, "this text"},
@@ -48,16 +49,22 @@ int command_parse(struct cli *cli, struct opt_words *words, const struct opt *ow
     return 0;
 }
 
+int common_tokenizer(struct tokenizer **t, const struct common *o, const char *model, struct err *err)
+{
+    const char *path = o->tokenizer ? o->tokenizer : model;
+    return o->hf_legacy ? tokenizer_open_legacy(t, path, err) : tokenizer_open(t, path, err);
+}
+
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
 {
     *s = (struct session){.started = clock_seconds()};
     struct err no_tokenizer = {0};
     if (model_open(&s->m, model, err) != 0 || (o->drop && model_drop_list(&s->m, o->drop, err) != 0))
         goto fail;
-    if (tokenizer_open(&s->t, o->tokenizer ? o->tokenizer : model, &no_tokenizer) != 0) {
+    if (common_tokenizer(&s->t, o, model, &no_tokenizer) != 0) {
         s->t = NULL;
-        if (o->tokenizer || (needs & NEEDS_TOKENIZER)) {
-            err_set(err, "%s", no_tokenizer.msg);
+        if (o->tokenizer || o->hf_legacy || (needs & NEEDS_TOKENIZER)) {
+            *err = no_tokenizer;
             goto fail;
         }
     }

@@ -1,4 +1,5 @@
-/* Tokenizers: byte-level BPE from a tokenizer.json or from GGUF metadata. */
+/* Tokenizers: byte-level BPE and LLaMA's BPE from a tokenizer.json, SentencePiece BPE from a tokenizer.model, and both kinds from
+ * GGUF metadata. */
 #ifndef ESPALIER_IO_TOKENIZER_H
 #define ESPALIER_IO_TOKENIZER_H
 
@@ -18,18 +19,33 @@ struct ids {
 };
 int ids_push(struct ids *list, int32_t id, struct err *err);
 
-/* Opens the tokenizer of MODEL: a Hugging Face folder (tokenizer.json, tokenizer_config.json), a bare tokenizer.json, or a
- * GGUF file (a vocabulary-only one too). Free with tokenizer_free, which accepts NULL. */
+/* Opens the tokenizer of MODEL: a Hugging Face folder (tokenizer.json, else tokenizer.model; tokenizer_config.json), one of those
+ * two files, or a GGUF file (a vocabulary-only one too). Free with tokenizer_free, which accepts NULL. */
 int tokenizer_open(struct tokenizer **out, const char *path, struct err *err);
 void tokenizer_free(struct tokenizer *t);
 
-/* Appends the ids of text[n] (any bytes). Added and special tokens in the text are recognised; none is added. A byte that the
- * vocabulary has no token for is dropped, as the reference does, unless tokenizer.json names an unknown token for it. Bytes that
- * are not UTF-8 are words of their own. */
+/* As tokenizer_open, but treats special tokens as the LlamaTokenizer of transformers did before its 5th version, with legacy=True:
+ * see tokenizer_encode. Reads a folder's tokenizer.model even if it has a tokenizer.json. A tokenizer that is not SentencePiece's
+ * is a usage error. */
+int tokenizer_open_legacy(struct tokenizer **out, const char *path, struct err *err);
+
+/* Appends the ids of text[n] (any bytes). No special token is added; those that the text spells out
+ *   - are looked for first, in byte-level BPE and in LLaMA's tokenizer.json: added tokens, as that file describes each of them;
+ *   - are text like any other for a tokenizer.model, as for the sentencepiece library;
+ *   - for a tokenizer.model opened as legacy, divide the text: the unknown token, BOS, EOS and PAD. What is between them is encoded
+ *     as if it were alone, so it begins with a dummy prefix (the blank that is put before a text) of its own;
+ *   - do the same for a GGUF of the llama kind, opened either way, with all its control, unknown and user-defined tokens. That is
+ *     llama.cpp's treatment where it parses special tokens.
+ * A byte that a byte-level vocabulary has no token for is dropped, as the reference does, unless tokenizer.json names an unknown
+ * token for it. Bytes that are not UTF-8 are words of their own there; the other kinds take each for U+FFFD. */
 int tokenizer_encode(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err);
 
-/* The bytes of ids[n] in a malloc'ed, NUL-terminated buffer; special tokens are spelled out. An id outside the vocabulary is an
- * error. The bytes need not be valid UTF-8. */
+/* As tokenizer_encode, for what tokenizer_chat wrote: a tokenizer.model recognises its special tokens there in any case. */
+int tokenizer_encode_chat(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err);
+
+/* The text of ids[n] in a malloc'ed, NUL-terminated buffer. An id outside the vocabulary is an error. Byte-level: special tokens
+ * are spelled out, and the bytes need not be valid UTF-8. LLaMA's tokenizer.json: as its decoder says. SentencePiece: as the
+ * library does, without the dummy prefix and control tokens. Byte tokens that make no UTF-8 become U+FFFD in both. */
 int tokenizer_decode(char **text, size_t *n_text, const struct tokenizer *t, const int32_t *ids, size_t n, struct err *err);
 
 /* The text of one chat in a malloc'ed string. messages is a jansson array of {"role", "content"}. The template is the model's
@@ -46,11 +62,11 @@ int32_t tokenizer_pad(const struct tokenizer *t);
 bool tokenizer_adds_bos(const struct tokenizer *t);
 
 int64_t tokenizer_vocab_size(const struct tokenizer *t); /* largest id + 1 */
-const char *tokenizer_kind(const struct tokenizer *t);   /* "bpe" */
+const char *tokenizer_kind(const struct tokenizer *t);   /* "bpe" or "sentencepiece" */
 
-/* Writes tokenizer.json, tokenizer_config.json, special_tokens_map.json and generation_config.json for a Hugging Face folder
- * into `dir`: copied where the tokenizer came from such files, generated where it came from a GGUF. Loads in transformers'
- * AutoTokenizer. */
+/* Writes tokenizer.json (or tokenizer.model), tokenizer_config.json, special_tokens_map.json and generation_config.json for a
+ * Hugging Face folder into `dir`: copied where the tokenizer came from such files, generated (with a tokenizer.json) where it came
+ * from a GGUF. Loads in transformers' AutoTokenizer. */
 int tokenizer_save(const struct tokenizer *t, const char *dir, struct err *err);
 
 #endif

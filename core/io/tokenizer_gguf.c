@@ -1,5 +1,5 @@
-/* Reads a byte-level BPE from GGUF metadata ("tokenizer.ggml.*"). Keys: ggml's docs/gguf.md; what a "pre" name stands for:
- * llama.cpp's vocabulary loader, which defines the names. */
+/* Reads a byte-level BPE or a SentencePiece BPE from GGUF metadata ("tokenizer.ggml.*"). Keys: ggml's docs/gguf.md; what a "pre"
+ * name stands for: llama.cpp's vocabulary loader, which defines the names. */
 #include <stdio.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -7,8 +7,6 @@
 #include "core/io/gguf.h"
 #include "core/io/source.h"
 #include "core/io/tokenizer_impl.h"
-
-enum { TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 };
 
 /* The patterns, applied in turn, of one "tokenizer.ggml.pre". */
 struct pre_kind {
@@ -59,14 +57,9 @@ static int set_pre_tokenizer(struct tokenizer *t, const struct pre_kind *kind, s
     return pre_tokenizer_from_json(t, t->pre_tokenizer, err);
 }
 
-static int read_kind(struct tokenizer *t, const struct gguf *g, struct err *err)
+static int read_pre(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
-    struct gguf_string model, pre = {"default", 7};
-    if (!gguf_text(&model, g, "tokenizer.ggml.model"))
-        return err_set(err, "%s: no tokenizer in this file: tokenizer.ggml.model is missing", t->file);
-    if (model.n != 4 || memcmp(model.s, "gpt2", 4))
-        return err_set(err, "%s: tokenizer.ggml.model \"%.*s\" is not supported: gpt2 (byte-level BPE) expected", t->file,
-                       (int)model.n, model.s);
+    struct gguf_string pre = {"default", 7};
     if (!gguf_text(&pre, g, "tokenizer.ggml.pre") && gguf_find(g, "tokenizer.ggml.pre"))
         return err_set(err, "%s: tokenizer.ggml.pre must be a string", t->file);
     const struct pre_kind *kind = find_kind(pre);
@@ -75,9 +68,31 @@ static int read_kind(struct tokenizer *t, const struct gguf *g, struct err *err)
     t->ignore_merges = kind->ignore_merges;
     t->adds_bos = kind->adds_bos;
     if (kind->nfc)
-        t->forms[t->n_forms++] = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-    gguf_bool(&t->adds_bos, g, "tokenizer.ggml.add_bos_token");
+        t->forms[t->n_forms++] = (struct form){.kind = FORM_UNICODE, .options = UTF8PROC_STABLE | UTF8PROC_COMPOSE};
     return set_pre_tokenizer(t, kind, err);
+}
+
+static int read_kind(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    struct gguf_string model;
+    if (!gguf_text(&model, g, "tokenizer.ggml.model"))
+        return err_set(err, "%s: no tokenizer in this file: tokenizer.ggml.model is missing", t->file);
+    if (model.n == 4 && !memcmp(model.s, "gpt2", 4)) {
+        if (read_pre(t, g, err) != 0)
+            return -1;
+    } else if (model.n == 5 && !memcmp(model.s, "llama", 5)) {
+        t->kind = PIECES;
+        t->adds_bos = t->add_dummy_prefix = t->escape_whitespaces = true;
+        t->unk_surface = " \xE2\x81\x87 ";
+        gguf_bool(&t->add_dummy_prefix, g, "tokenizer.ggml.add_space_prefix");
+    } else {
+        return err_set(err,
+                       "%s: tokenizer.ggml.model \"%.*s\" is not supported: gpt2 (byte-level BPE) or llama (SentencePiece) "
+                       "expected",
+                       t->file, (int)model.n, model.s);
+    }
+    gguf_bool(&t->adds_bos, g, "tokenizer.ggml.add_bos_token");
+    return 0;
 }
 
 /* An array of strings under a key, or NULL and an error. */
@@ -94,6 +109,20 @@ static bool is_integer_type(enum gguf_type type)
 {
     return type == GGUF_I32 || type == GGUF_U32 || type == GGUF_I64 || type == GGUF_U64 || type == GGUF_I16 || type == GGUF_U16 ||
            type == GGUF_I8 || type == GGUF_U8;
+}
+
+/* The tokens of a type that is looked for in the text. */
+static int add_special(struct tokenizer *t, size_t n, struct err *err)
+{
+    if (added_reserve(t, n, err) != 0)
+        return -1;
+    for (int32_t id = 0; id < t->n_tokens; id++) {
+        enum token_type type = t->tokens[id].type;
+        struct added a = {.id = id, .special = type != TYPE_USER_DEFINED};
+        if (type >= TYPE_UNKNOWN && type <= TYPE_USER_DEFINED && added_add(t, &a, err) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int read_tokens(struct tokenizer *t, const struct gguf *g, struct err *err)
@@ -114,17 +143,11 @@ static int read_tokens(struct tokenizer *t, const struct gguf *g, struct err *er
         if (vocab_set(t, id, s->s, s->n, true, err) != 0)
             return -1;
         int64_t type = types ? gguf_array_int(types, (uint64_t)id) : 0;
+        t->tokens[id].type = (enum token_type)(type > 0 && type <= TYPE_BYTE ? type : 0);
+        t->byte_fallback |= type == TYPE_BYTE;
         n_added += type >= TYPE_UNKNOWN && type <= TYPE_USER_DEFINED;
     }
-    if (added_reserve(t, n_added, err) != 0)
-        return -1;
-    for (int64_t id = 0; id < n && types; id++) {
-        int64_t type = gguf_array_int(types, (uint64_t)id);
-        struct added a = {.id = (int32_t)id, .special = type != TYPE_USER_DEFINED};
-        if (type >= TYPE_UNKNOWN && type <= TYPE_USER_DEFINED && added_add(t, &a, err) != 0)
-            return -1;
-    }
-    return 0;
+    return add_special(t, n_added, err);
 }
 
 static int read_merges(struct tokenizer *t, const struct gguf *g, struct err *err)
@@ -143,6 +166,16 @@ static int read_merges(struct tokenizer *t, const struct gguf *g, struct err *er
             return -1;
     }
     return 0;
+}
+
+static int read_scores(struct tokenizer *t, const struct gguf *g, struct err *err)
+{
+    const struct gguf_value *scores = gguf_find(g, "tokenizer.ggml.scores");
+    if (!scores || scores->type != GGUF_ARRAY || scores->element_type != GGUF_F32 || scores->count != (uint64_t)t->n_tokens)
+        return err_set(err, "%s: tokenizer.ggml.scores must be an array of %d 32-bit floats", t->file, t->n_tokens);
+    for (int32_t id = 0; id < t->n_tokens; id++)
+        memcpy(&t->tokens[id].score, scores->data + sizeof(float) * (size_t)id, sizeof(float));
+    return gguf_find(g, "tokenizer.ggml.token_type") ? 0 : err_set(err, "%s: tokenizer.ggml.token_type is missing", t->file);
 }
 
 static int read_id(int32_t *out, const struct tokenizer *t, const struct gguf *g, const char *key, struct err *err)
@@ -177,6 +210,11 @@ static int read_rest(struct tokenizer *t, const struct gguf *g, struct err *err)
     return 0;
 }
 
+static int finish_pieces(struct tokenizer *t, struct err *err)
+{
+    return pieces_finish(t, err) != 0 ? -1 : added_finish(t, err);
+}
+
 int tokenizer_from_gguf(struct tokenizer *t, const char *path, struct err *err)
 {
     struct source s;
@@ -186,9 +224,9 @@ int tokenizer_from_gguf(struct tokenizer *t, const char *path, struct err *err)
     int rc = -1;
     if (!s.gguf)
         err_set(err, "%s: not a GGUF file", path);
-    else if (read_kind(t, s.gguf, err) == 0 && read_tokens(t, s.gguf, err) == 0 && read_merges(t, s.gguf, err) == 0 &&
-             read_rest(t, s.gguf, err) == 0)
-        rc = vocab_finish(t, err);
+    else if (read_kind(t, s.gguf, err) == 0 && read_tokens(t, s.gguf, err) == 0 &&
+             (t->kind == PIECES ? read_scores : read_merges)(t, s.gguf, err) == 0 && read_rest(t, s.gguf, err) == 0)
+        rc = t->kind == PIECES ? finish_pieces(t, err) : vocab_finish(t, err);
     source_close(&s);
     return rc;
 }

@@ -1,144 +1,10 @@
-/* Reads tokenizer.json and the files beside it. Format: the serialisation of Hugging Face's tokenizers library. */
+/* Reads tokenizer.json. Format: the serialisation of Hugging Face's tokenizers library. */
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/tokenizer_impl.h"
-
-static const char *type_of(const json_t *obj)
-{
-    const char *type = json_string_value(json_object_get(obj, "type"));
-    return type ? type : "(no type)";
-}
-
-/* ---- pre_tokenizer ---- */
-
-static int add_split(struct tokenizer *t, const json_t *pre, struct err *err)
-{
-    static const char *const rules[] = {
-        [SPLIT_ISOLATED] = "Isolated",        [SPLIT_REMOVED] = "Removed",       [SPLIT_WITH_PREVIOUS] = "MergedWithPrevious",
-        [SPLIT_WITH_NEXT] = "MergedWithNext", [SPLIT_CONTIGUOUS] = "Contiguous",
-    };
-    const char *behavior = NULL;
-    bool invert = false;
-    if (json_get_string(&behavior, pre, "behavior", t->file, err) != 0 || json_get_bool(&invert, pre, "invert", t->file, err) != 0)
-        return -1;
-    size_t rule = 0;
-    while (rule < sizeof rules / sizeof *rules && (!behavior || strcmp(behavior, rules[rule])))
-        rule++;
-    if (rule == sizeof rules / sizeof *rules)
-        return err_set(err, "%s: pre_tokenizer Split: unknown behavior \"%s\"", t->file, behavior ? behavior : "");
-    const json_t *pattern = json_object_get(pre, "pattern"), *regex = json_object_get(pattern, "Regex");
-    const json_t *literal = json_object_get(pattern, "String");
-    if (json_is_string(regex))
-        return split_add_step(t, json_string_value(regex), json_string_length(regex), (enum split_rule)rule, invert, err);
-    if (!json_is_string(literal) || json_string_length(literal) == 0)
-        return err_set(err, "%s: pre_tokenizer Split: pattern must be {\"Regex\": ...} or a non-empty {\"String\": ...}", t->file);
-    const char *s = json_string_value(literal);
-    size_t n = json_string_length(literal), n_escaped = 0;
-    char *escaped = malloc(2 * n);
-    if (!escaped)
-        return err_set(err, "out of memory");
-    for (size_t i = 0; i < n; i++) {
-        if (s[i] && strchr("\\^$.|?*+()[]{}&#-", s[i]))
-            escaped[n_escaped++] = '\\';
-        escaped[n_escaped++] = s[i];
-    }
-    int rc = split_add_step(t, escaped, n_escaped, (enum split_rule)rule, invert, err);
-    free(escaped);
-    return rc;
-}
-
-static int add_byte_level(struct tokenizer *t, const json_t *pre, struct err *err)
-{
-    bool prefix = true, regex = true; /* the library's defaults */
-    if (json_get_bool(&prefix, pre, "add_prefix_space", t->file, err) != 0 ||
-        json_get_bool(&regex, pre, "use_regex", t->file, err) != 0)
-        return -1;
-    if (prefix && split_add_step(t, NULL, 0, SPLIT_ISOLATED, false, err) != 0)
-        return -1;
-    const char *pattern = tokenizer_gpt2_pattern;
-    return regex ? split_add_step(t, pattern, strlen(pattern), SPLIT_ISOLATED, false, err) : 0;
-}
-
-static int add_pre_tokenizer(struct tokenizer *t, const json_t *pre, bool last, struct err *err)
-{
-    const char *type = type_of(pre);
-    if (!strcmp(type, "ByteLevel")) {
-        if (!last)
-            return err_set(err, "%s: pre_tokenizer: ByteLevel must come last", t->file);
-        return add_byte_level(t, pre, err);
-    }
-    if (last)
-        return err_set(err, "%s: pre_tokenizer \"%s\": only byte-level BPE is supported, whose last step is ByteLevel", t->file,
-                       type);
-    if (!strcmp(type, "Split"))
-        return add_split(t, pre, err);
-    if (!strcmp(type, "Digits")) {
-        bool each = false;
-        if (json_get_bool(&each, pre, "individual_digits", t->file, err) != 0)
-            return -1;
-        return split_add_step(t, "\\p{N}", 5, each ? SPLIT_ISOLATED : SPLIT_CONTIGUOUS, false, err);
-    }
-    return err_set(err, "%s: pre_tokenizer \"%s\" is not supported", t->file, type);
-}
-
-int pre_tokenizer_from_json(struct tokenizer *t, const json_t *pre, struct err *err)
-{
-    if (strcmp(type_of(pre), "Sequence"))
-        return add_pre_tokenizer(t, pre, true, err);
-    const json_t *list = json_object_get(pre, "pretokenizers");
-    size_t n = json_array_size(list);
-    if (n == 0)
-        return err_set(err, "%s: pre_tokenizer Sequence: \"pretokenizers\" must be a non-empty array", t->file);
-    for (size_t i = 0; i < n; i++)
-        if (add_pre_tokenizer(t, json_array_get(list, i), i + 1 == n, err) != 0)
-            return -1;
-    return 0;
-}
-
-/* ---- normalizer ---- */
-
-static int add_normalizer(struct tokenizer *t, const json_t *normalizer, struct err *err)
-{
-    static const struct {
-        const char *type;
-        int form;
-    } forms[] = {
-        {"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
-        {"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
-        {"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
-        {"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT},
-    };
-    const char *type = type_of(normalizer);
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        if (strcmp(type, forms[i].type))
-            continue;
-        if (t->n_forms == TOKENIZER_MAX_FORMS)
-            return err_set(err, "%s: more than %d normalizers", t->file, TOKENIZER_MAX_FORMS);
-        t->forms[t->n_forms++] = forms[i].form;
-        return 0;
-    }
-    return err_set(err, "%s: normalizer \"%s\" is not supported", t->file, type);
-}
-
-static int read_normalizer(struct tokenizer *t, const json_t *normalizer, struct err *err)
-{
-    if (!normalizer || json_is_null(normalizer))
-        return 0;
-    if (strcmp(type_of(normalizer), "Sequence"))
-        return add_normalizer(t, normalizer, err);
-    const json_t *list = json_object_get(normalizer, "normalizers"), *item;
-    if (!json_is_array(list))
-        return err_set(err, "%s: normalizer Sequence: \"normalizers\" must be an array", t->file);
-    size_t i;
-    json_array_foreach(list, i, item)
-        if (add_normalizer(t, item, err) != 0)
-            return -1;
-    return 0;
-}
 
 /* ---- model ---- */
 
@@ -157,8 +23,7 @@ static int check_model(struct tokenizer *t, const json_t *model, struct err *err
         return -1;
     if (strcmp(type, "BPE"))
         return err_set(err, "%s: model \"%s\" is not supported: BPE expected", t->file, type);
-    if (fallback)
-        return err_set(err, "%s: a BPE with byte_fallback (the LLaMA kind) is not supported yet: byte-level BPE expected", t->file);
+    t->kind = fallback ? CHARACTERS : BYTE_LEVEL;
     if (*prefix || *suffix)
         return err_set(err, "%s: a BPE with %s is not supported", t->file,
                        *prefix ? "continuing_subword_prefix" : "end_of_word_suffix");
@@ -286,24 +151,17 @@ static bool template_adds_bos(const json_t *post)
     const json_t *item;
     size_t i;
     json_array_foreach(json_object_get(post, "processors"), i, item)
-        if (!strcmp(type_of(item), "TemplateProcessing") && template_adds_bos(item))
+        if (!strcmp(type_member(item), "TemplateProcessing") && template_adds_bos(item))
             return true;
     return json_object_get(json_array_get(json_object_get(post, "single"), 0), "SpecialToken") != NULL;
-}
-
-static int check_decoder(const struct tokenizer *t, const json_t *decoder, struct err *err)
-{
-    if (!decoder || json_is_null(decoder) || !strcmp(type_of(decoder), "ByteLevel"))
-        return 0;
-    return err_set(err, "%s: decoder \"%s\" is not supported: ByteLevel expected", t->file, type_of(decoder));
 }
 
 static int read_root(struct tokenizer *t, const json_t *root, struct err *err)
 {
     const json_t *model = json_object_get(root, "model");
-    if (check_model(t, model, err) != 0 || read_normalizer(t, json_object_get(root, "normalizer"), err) != 0 ||
+    if (check_model(t, model, err) != 0 || normalizer_from_json(t, json_object_get(root, "normalizer"), err) != 0 ||
         pre_tokenizer_from_json(t, json_object_get(root, "pre_tokenizer"), err) != 0 ||
-        check_decoder(t, json_object_get(root, "decoder"), err) != 0 ||
+        decoder_from_json(t, json_object_get(root, "decoder"), err) != 0 ||
         read_vocab(t, model, json_object_get(root, "added_tokens"), err) != 0 ||
         read_merges(t, json_object_get(model, "merges"), err) != 0)
         return -1;
@@ -311,125 +169,28 @@ static int read_root(struct tokenizer *t, const json_t *root, struct err *err)
     return vocab_finish(t, err);
 }
 
-/* A special token is a string or an object with "content"; one that the vocabulary lacks is as good as none. */
-static void read_special(int32_t *id, const struct tokenizer *t, const json_t *config, const char *key)
+/* A special token's usual name in the LLaMA family, where no file beside says which it is. */
+static void default_special(int32_t *id, const struct tokenizer *t, const char *text)
 {
-    const json_t *v = json_object_get(config, key);
-    if (json_is_object(v))
-        v = json_object_get(v, "content");
-    if (*id < 0 && json_is_string(v))
-        *id = vocab_find(t, json_string_value(v), json_string_length(v));
-}
-
-/* "chat_template" is a string, or a list of named ones of which "default" counts. */
-static int read_template(struct tokenizer *t, const json_t *config, struct err *err)
-{
-    const json_t *v = json_object_get(config, "chat_template"), *item;
-    size_t i;
-    if (json_is_array(v)) {
-        const json_t *list = v;
-        v = NULL;
-        json_array_foreach(list, i, item) {
-            const char *name = json_string_value(json_object_get(item, "name"));
-            if (name && !strcmp(name, "default"))
-                v = json_object_get(item, "template");
-        }
-    }
-    if (t->chat_template || !json_is_string(v))
-        return 0;
-    t->chat_template = tokenizer_keep(t, json_string_value(v), json_string_length(v), err);
-    return t->chat_template ? 0 : -1;
-}
-
-static int read_config(struct tokenizer *t, const char *name, struct err *err)
-{
-    int rc = -1;
-    json_t *config = NULL;
-    char *path = path_join(t->dir, name, err);
-    if (!path)
-        return -1;
-    if (!path_exists(path)) {
-        rc = 0;
-        goto done;
-    }
-    config = json_read(path, err);
-    if (!config)
-        goto done;
-    if (!json_is_object(config)) {
-        err_set(err, "%s: a JSON object expected", path);
-        goto done;
-    }
-    read_special(&t->bos, t, config, "bos_token");
-    read_special(&t->eos, t, config, "eos_token");
-    read_special(&t->pad, t, config, "pad_token");
-    read_special(&t->unk, t, config, "unk_token");
-    if (json_get_bool(&t->adds_bos, config, "add_bos_token", path, err) == 0)
-        rc = read_template(t, config, err);
-done:
-    json_decref(config);
-    free(path);
-    return rc;
-}
-
-static int read_jinja(struct tokenizer *t, struct err *err)
-{
-    char *text = NULL, *path = path_join(t->dir, "chat_template.jinja", err);
-    size_t n;
-    int rc = path ? 0 : -1;
-    if (rc == 0 && path_exists(path)) {
-        rc = file_read(&text, &n, path, err);
-        if (rc == 0) {
-            t->chat_template = tokenizer_keep(t, text, n, err);
-            rc = t->chat_template ? 0 : -1;
-            free(text);
-        }
-    }
-    free(path);
-    return rc;
-}
-
-/* Sets t->file and t->dir for a folder or a tokenizer.json. */
-static int set_paths(struct tokenizer *t, const char *path, struct err *err)
-{
-    if (!path_is_dir(path)) {
-        const char *base = path_base(path);
-        t->file = arena_strdup(&t->arena, path, err);
-        t->dir = base == path ? "." : tokenizer_keep(t, path, (size_t)(base - path), err);
-        return t->file && t->dir ? 0 : -1;
-    }
-    char *json = path_join(path, "tokenizer.json", err), *spm = path_join(path, "tokenizer.model", err);
-    int rc = -1;
-    if (!json || !spm)
-        goto done;
-    if (!path_exists(json)) {
-        err_set(err,
-                path_exists(spm) ? "%s: only a tokenizer.model, which is not supported yet: tokenizer.json expected"
-                                 : "%s: no tokenizer.json in this folder",
-                path);
-        goto done;
-    }
-    t->file = arena_strdup(&t->arena, json, err);
-    t->dir = arena_strdup(&t->arena, path, err);
-    rc = t->file && t->dir ? 0 : -1;
-done:
-    free(spm);
-    free(json);
-    return rc;
+    int32_t found = *id < 0 ? vocab_find(t, text, strlen(text)) : -1;
+    if (found >= 0 && t->tokens[found].added)
+        *id = found;
 }
 
 int tokenizer_from_json(struct tokenizer *t, const char *path, struct err *err)
 {
-    if (set_paths(t, path, err) != 0)
+    if (tokenizer_set_paths(t, path, err) != 0)
         return -1;
     json_t *root = json_read(t->file, err);
     if (!root)
         return -1;
     int rc = read_root(t, root, err);
     json_decref(root);
-    if (rc != 0)
+    if (rc != 0 || tokenizer_read_config(t, err) != 0)
         return -1;
-    /* a template of its own file goes before the one in the config, as in transformers */
-    if (read_jinja(t, err) != 0 || read_config(t, "tokenizer_config.json", err) != 0)
-        return -1;
-    return read_config(t, "special_tokens_map.json", err);
+    if (t->kind == CHARACTERS) {
+        default_special(&t->bos, t, "<s>");
+        default_special(&t->eos, t, "</s>");
+    }
+    return 0;
 }

@@ -61,13 +61,9 @@ static json_t *added_json(const struct tokenizer *t)
     return list;
 }
 
-/* ByteLevel only moves offsets; a tokenizer that puts BOS before a text needs a template as well. */
-static json_t *post_processor_json(const struct tokenizer *t)
+/* What puts BOS before a text. */
+static json_t *bos_template(const struct tokenizer *t)
 {
-    json_t *bytes =
-        json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 1);
-    if (!tokenizer_adds_bos(t))
-        return bytes;
     const char *bos = t->tokens[t->bos].text.s;
     json_t *single =
         json_pack("[{s:{s:s, s:i}}, {s:{s:s, s:i}}]", "SpecialToken", "id", bos, "type_id", 0, "Sequence", "id", "A", "type_id", 0);
@@ -75,22 +71,65 @@ static json_t *post_processor_json(const struct tokenizer *t)
     json_array_append_new(pair, json_pack("{s:{s:s, s:i}}", "SpecialToken", "id", bos, "type_id", 1));
     json_array_append_new(pair, json_pack("{s:{s:s, s:i}}", "Sequence", "id", "B", "type_id", 1));
     json_t *special = json_pack("{s:{s:s, s:[i], s:[s]}}", bos, "id", bos, "ids", t->bos, "tokens", bos);
-    json_t *template =
-        json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", special);
-    return json_pack("{s:s, s:[o, o]}", "type", "Sequence", "processors", bytes, template);
+    return json_pack("{s:s, s:o, s:o, s:o}", "type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens",
+                     special);
 }
 
-static json_t *tokenizer_json(const struct tokenizer *t)
+/* ByteLevel only moves offsets; a tokenizer that puts BOS before a text needs a template as well. */
+static json_t *post_processor_json(const struct tokenizer *t)
 {
-    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token",
-                              "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0, "byte_fallback", 0, "ignore_merges",
-                              t->ignore_merges, "vocab", vocab_json(t), "merges", merges_json(t));
+    if (t->kind == PIECES)
+        return tokenizer_adds_bos(t) ? bos_template(t) : json_null();
+    json_t *bytes =
+        json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", 1);
+    return tokenizer_adds_bos(t) ? json_pack("{s:s, s:[o, o]}", "type", "Sequence", "processors", bytes, bos_template(t)) : bytes;
+}
+
+static json_t *model_json(const struct tokenizer *t, json_t *merges)
+{
+    bool llama = t->kind == PIECES; /* without byte tokens, byte_fallback changes nothing */
+    json_t *unk = llama && t->model_unk >= 0 ? token_text(t, t->model_unk) : json_null();
+    return json_pack("{s:s, s:n, s:o, s:n, s:n, s:b, s:b, s:b, s:o, s:o}", "type", "BPE", "dropout", "unk_token", unk,
+                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", llama, "byte_fallback", llama, "ignore_merges",
+                     t->ignore_merges, "vocab", vocab_json(t), "merges", merges);
+}
+
+static json_t *byte_level_json(const struct tokenizer *t)
+{
     json_t *decoder =
         json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1);
     json_t *normalizer = t->n_forms ? json_pack("{s:s}", "type", "NFC") : json_null(); /* the only one a GGUF implies */
     return json_pack("{s:s, s:n, s:n, s:o, s:o, s:O, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding", "added_tokens",
                      added_json(t), "normalizer", normalizer, "pre_tokenizer", t->pre_tokenizer, "post_processor",
-                     post_processor_json(t), "decoder", decoder, "model", model);
+                     post_processor_json(t), "decoder", decoder, "model", model_json(t, merges_json(t)));
+}
+
+/* A normalizer puts the dummy prefix before each text between added tokens, and the decoder takes the first one back. */
+static json_t *llama_json(const struct tokenizer *t, json_t *merges)
+{
+    static const char blank[] = "\xE2\x96\x81";
+    json_t *decoders = json_pack("[{s:s, s:{s:s}, s:s}, {s:s}, {s:s}]", "type", "Replace", "pattern", "String", blank, "content",
+                                 " ", "type", "ByteFallback", "type", "Fuse");
+    json_t *normalizers = json_array();
+    if (t->add_dummy_prefix) {
+        json_array_append_new(decoders, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
+        json_array_append_new(normalizers, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", blank));
+    }
+    json_array_append_new(normalizers,
+                          json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", "String", " ", "content", blank));
+    return json_pack("{s:s, s:n, s:n, s:o, s:{s:s, s:o}, s:n, s:o, s:{s:s, s:o}, s:o}", "version", "1.0", "truncation", "padding",
+                     "added_tokens", added_json(t), "normalizer", "type", "Sequence", "normalizers", normalizers, "pre_tokenizer",
+                     "post_processor", post_processor_json(t), "decoder", "type", "Sequence", "decoders", decoders, "model",
+                     model_json(t, merges));
+}
+
+/* NULL and an error where the tokenizer has no such form. */
+static json_t *tokenizer_json(const struct tokenizer *t, struct err *err)
+{
+    json_t *merges = NULL;
+    if (t->kind == BYTE_LEVEL)
+        return byte_level_json(t);
+    return pieces_merges(&merges, t, err) == 0 ? llama_json(t, merges) : NULL;
 }
 
 /* Sets the special tokens there are in the way tokenizer_config.json and special_tokens_map.json share. */
@@ -113,9 +152,12 @@ static json_t *config_json(const struct tokenizer *t)
         snprintf(id, sizeof id, "%d", t->added[i].id);
         json_object_set_new(decoder, id, flags_json(t, &t->added[i]));
     }
-    json_t *config =
-        json_pack("{s:s, s:b, s:b, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces", 0,
-                  "add_prefix_space", 0, "add_bos_token", tokenizer_adds_bos(t), "added_tokens_decoder", decoder);
+    json_t *config = json_pack("{s:s, s:b, s:b, s:o}", "tokenizer_class", "PreTrainedTokenizerFast", "clean_up_tokenization_spaces",
+                               0, "add_bos_token", tokenizer_adds_bos(t), "added_tokens_decoder", decoder);
+    if (t->kind == BYTE_LEVEL)
+        json_object_set_new(config, "add_prefix_space", json_false());
+    else
+        json_object_set_new(config, "legacy", json_true()); /* a dummy prefix after special tokens too */
     set_specials(config, t);
     if (t->context_length > 0)
         json_object_set_new(config, "model_max_length", json_integer(t->context_length));
@@ -141,7 +183,8 @@ static int generate_files(const struct tokenizer *t, const char *dir, struct err
 {
     json_t *map = json_object();
     set_specials(map, t);
-    if (put_file(dir, "special_tokens_map.json", map, err) != 0 || put_file(dir, "tokenizer.json", tokenizer_json(t), err) != 0 ||
+    if (put_file(dir, "special_tokens_map.json", map, err) != 0 ||
+        put_file(dir, "tokenizer.json", tokenizer_json(t, err), err) != 0 ||
         put_file(dir, "tokenizer_config.json", config_json(t), err) != 0)
         return -1;
     return put_file(dir, "generation_config.json", generation_json(t), err);
@@ -162,6 +205,7 @@ static int copy_file(const char *from, const char *dir, const char *name, struct
 static int copy_files(const struct tokenizer *t, const char *dir, struct err *err)
 {
     static const char *const names[] = {
+        "tokenizer.json",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "generation_config.json",
@@ -171,9 +215,12 @@ static int copy_files(const struct tokenizer *t, const char *dir, struct err *er
         "chat_template.jinja",
         "tokenizer.model",
     };
-    if (copy_file(t->file, dir, "tokenizer.json", err) != 0)
+    const char *own = t->kind == PIECES ? "tokenizer.model" : "tokenizer.json";
+    if (copy_file(t->file, dir, own, err) != 0)
         return -1;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!strcmp(names[i], own))
+            continue;
         char *from = path_join(t->dir, names[i], err);
         int rc = !from ? -1 : path_exists(from) ? copy_file(from, dir, names[i], err) : 0;
         free(from);

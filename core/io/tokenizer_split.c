@@ -1,4 +1,4 @@
-/* From text to words: added tokens, UTF-8 runs, normal forms, and the pre-tokenizer's patterns. */
+/* From text to words: added tokens, UTF-8 runs, and the pre-tokenizer's patterns. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,29 +44,36 @@ static char *translate_pattern(const struct tokenizer *t, const char *pattern, s
     return out;
 }
 
-int split_add_step(struct tokenizer *t, const char *pattern, size_t n, enum split_rule rule, bool invert, struct err *err)
+int split_add_step(struct tokenizer *t, const struct step *step, struct err *err)
 {
     if (t->n_steps == TOKENIZER_MAX_STEPS)
         return err_set(err, "%s: more than %d pre-tokenizer steps", t->file, TOKENIZER_MAX_STEPS);
-    struct step step = {.rule = rule, .invert = invert};
-    if (pattern) {
-        size_t n_pcre;
-        char *pcre = translate_pattern(t, pattern, n, &n_pcre, err);
-        if (!pcre)
-            return -1;
-        int code;
-        PCRE2_SIZE at;
-        /* Ruby's syntax, which Hugging Face uses, lets ^ and $ match at line breaks */
-        step.re = pcre2_compile((PCRE2_SPTR)pcre, n_pcre, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &at, NULL);
-        free(pcre);
-        if (!step.re) {
-            PCRE2_UCHAR why[128];
-            pcre2_get_error_message(code, why, sizeof why);
-            return err_set(err, "%s: pattern \"%.*s\": %s", t->file, (int)n, pattern, (const char *)why);
-        }
-        pcre2_jit_compile(step.re, PCRE2_JIT_COMPLETE); /* without a JIT the interpreter runs it */
+    t->steps[t->n_steps++] = *step;
+    return 0;
+}
+
+int split_add_pattern(struct tokenizer *t, const char *pattern, size_t n, enum split_rule rule, bool invert, struct err *err)
+{
+    struct step step = {.kind = STEP_SPLIT, .rule = rule, .invert = invert};
+    size_t n_pcre;
+    char *pcre = translate_pattern(t, pattern, n, &n_pcre, err);
+    if (!pcre)
+        return -1;
+    int code;
+    PCRE2_SIZE at;
+    /* Ruby's syntax, which Hugging Face uses, lets ^ and $ match at line breaks */
+    step.re = pcre2_compile((PCRE2_SPTR)pcre, n_pcre, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &at, NULL);
+    free(pcre);
+    if (!step.re) {
+        PCRE2_UCHAR why[128];
+        pcre2_get_error_message(code, why, sizeof why);
+        return err_set(err, "%s: pattern \"%.*s\": %s", t->file, (int)n, pattern, (const char *)why);
     }
-    t->steps[t->n_steps++] = step;
+    pcre2_jit_compile(step.re, PCRE2_JIT_COMPLETE); /* without a JIT the interpreter runs it */
+    if (split_add_step(t, &step, err) != 0) {
+        pcre2_code_free(step.re);
+        return -1;
+    }
     if (!t->limits) {
         t->limits = pcre2_match_context_create(NULL);
         if (!t->limits)
@@ -181,6 +188,37 @@ static int run_prefix_space(struct encoder *e, int k, const char *s, size_t n)
     return rc;
 }
 
+static bool starts_with(const char *s, size_t n, const struct span *with)
+{
+    return n >= with->n && !memcmp(s, with->s, with->n);
+}
+
+static int run_metaspace(struct encoder *e, int k, const char *s, size_t n)
+{
+    static const struct span space = {" ", 1};
+    const struct step *step = &e->t->steps[k];
+    const struct span *blank = &step->blank;
+    bool prepend = step->prepend == PREPEND_ALWAYS || (step->prepend == PREPEND_FIRST && e->at_start);
+    char *text = text_replace(&n, s, n, &space, blank, blank->n, e->err);
+    if (!text)
+        return -1;
+    size_t start = blank->n;
+    if (prepend && !starts_with(text + start, n - start, blank)) {
+        memcpy(text, blank->s, blank->n);
+        start = 0;
+    }
+    int rc = 0;
+    for (size_t i = start + 1; step->splits && i < n && rc == 0; i++)
+        if (starts_with(text + i, n - i, blank)) {
+            rc = run_steps(e, k + 1, text + start, i - start);
+            start = i;
+        }
+    if (rc == 0)
+        rc = run_steps(e, k + 1, text + start, n - start);
+    free(text);
+    return rc;
+}
+
 /* Runs the steps from number k on over one piece. */
 static int run_steps(struct encoder *e, int k, const char *s, size_t n)
 {
@@ -188,7 +226,12 @@ static int run_steps(struct encoder *e, int k, const char *s, size_t n)
         return 0;
     if (k == e->t->n_steps)
         return encode_word(e, s, n);
-    return e->t->steps[k].re ? run_split(e, k, s, n) : run_prefix_space(e, k, s, n);
+    switch (e->t->steps[k].kind) {
+    case STEP_SPLIT: return run_split(e, k, s, n);
+    case STEP_PREFIX: return run_prefix_space(e, k, s, n);
+    case STEP_METASPACE: return run_metaspace(e, k, s, n);
+    }
+    return 0;
 }
 
 static int split_piece(struct encoder *e, const char *s, size_t n)
@@ -268,40 +311,13 @@ static int split_added(struct encoder *e, const struct added_set *set, const cha
             continue;
         if ((start > done && between(e, s + done, start - done) != 0) || ids_push(e->out, a->id, e->err) != 0)
             return -1;
-        i = done = end;
+        e->at_start = false;
+        done = end; /* the search goes on from the match itself, as in the reference: the next one may begin in these blanks */
     }
     return done < n ? between(e, s + done, n - done) : 0;
 }
 
-/* ---- UTF-8 and normal forms ---- */
-
-static bool is_ascii(const char *s, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if ((uint8_t)s[i] >= 0x80)
-            return false;
-    return true;
-}
-
-int split_normalize(char **out, size_t *n_out, const struct tokenizer *t, const char *s, size_t n, struct err *err)
-{
-    *out = NULL;
-    *n_out = n;
-    if (t->n_forms == 0 || is_ascii(s, n))
-        return 0;
-    for (int k = 0; k < t->n_forms; k++) {
-        utf8proc_uint8_t *form = NULL;
-        utf8proc_ssize_t got = utf8proc_map((const utf8proc_uint8_t *)(*out ? *out : s), (utf8proc_ssize_t)*n_out, &form,
-                                            (utf8proc_option_t)t->forms[k]);
-        free(*out);
-        *out = NULL;
-        if (got < 0)
-            return err_set(err, "%s: normalising text: %s", t->file, utf8proc_errmsg(got));
-        *out = (char *)form;
-        *n_out = (size_t)got;
-    }
-    return 0;
-}
+/* ---- UTF-8 ---- */
 
 static int split_valid(struct encoder *e, const char *s, size_t n)
 {
@@ -343,7 +359,36 @@ static int split_utf8(struct encoder *e, const char *s, size_t n)
     return 0;
 }
 
+/* For CHARACTERS, such a byte becomes U+FFFD, as in SentencePiece: it shall not make a text begin anew. */
+static int split_cleaned(struct encoder *e, const char *s, size_t n)
+{
+    bool valid = true;
+    if (utf8_run(s, n, &valid) == n && valid)
+        return split_valid(e, s, n);
+    if (n >= SIZE_MAX / 3)
+        return err_set(e->err, "out of memory: %zu bytes of text", n);
+    char *text = malloc(3 * n), *p = text;
+    if (!text)
+        return err_set(e->err, "out of memory: %zu bytes of text", n);
+    for (size_t i = 0; i < n;) {
+        size_t run = utf8_run(s + i, n - i, &valid);
+        for (size_t k = 0; k < run; k++) {
+            memcpy(p, valid ? s + i + k : "\xEF\xBF\xBD", valid ? 1 : 3);
+            p += valid ? 1 : 3;
+        }
+        i += run;
+    }
+    int rc = split_valid(e, text, (size_t)(p - text));
+    free(text);
+    return rc;
+}
+
 int split_text(struct encoder *e, const char *s, size_t n)
 {
-    return n ? split_added(e, &e->t->raw, s, n, split_utf8) : 0;
+    static int (*const between[])(struct encoder * e, const char *s,
+                                  size_t n) = {[BYTE_LEVEL] = split_utf8, [CHARACTERS] = split_cleaned, [PIECES] = pieces_encode};
+    e->at_start = true;
+    if (n == 0)
+        return 0;
+    return e->plain ? between[e->t->kind](e, s, n) : split_added(e, &e->t->raw, s, n, between[e->t->kind]);
 }

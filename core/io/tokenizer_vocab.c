@@ -1,4 +1,5 @@
-/* The tables of a byte-level BPE: vocabulary, merges, added tokens. */
+/* The tables of a tokenizer: vocabulary, merges, added tokens. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -146,18 +147,22 @@ int vocab_set(struct tokenizer *t, int64_t id, const char *text, size_t n, bool 
     if (*slot)
         return err_set(err, "%s: token \"%.*s\" is given twice, as ids %d and %lld", t->file, (int)n, text, *slot - 1,
                        (long long)id);
-    char *copy = tokenizer_keep(t, text, n, err), *bytes = copy ? tokenizer_keep(t, text, n, err) : NULL;
-    if (!bytes)
+    char *copy = tokenizer_keep(t, text, n, err);
+    if (!copy)
         return -1;
     tok->text = tok->bytes = (struct span){copy, n};
     tok->in_model = in_model;
+    tok->byte = -1;
+    *slot = (int32_t)id + 1;
+    if (t->kind != BYTE_LEVEL)
+        return 0;
+    char *bytes = tokenizer_keep(t, text, n, err);
     size_t n_bytes;
-    if (spelling_to_bytes(bytes, &n_bytes, copy, n)) {
+    if (bytes && spelling_to_bytes(bytes, &n_bytes, copy, n)) {
         tok->spells_bytes = true;
         tok->bytes = (struct span){bytes, n_bytes};
     }
-    *slot = (int32_t)id + 1;
-    return 0;
+    return bytes ? 0 : -1;
 }
 
 int32_t vocab_find(const struct tokenizer *t, const char *text, size_t n)
@@ -167,6 +172,10 @@ int32_t vocab_find(const struct tokenizer *t, const char *text, size_t n)
 
 int32_t words_find(const struct tokenizer *t, const char *s, size_t n)
 {
+    if (t->kind == CHARACTERS) {
+        int32_t id = t->ignore_merges ? vocab_find(t, s, n) : -1;
+        return id >= 0 && t->tokens[id].in_model ? id : -1;
+    }
     return *id_table_slot(t, &t->words, true, s, n) - 1;
 }
 
@@ -247,7 +256,8 @@ int added_add(struct tokenizer *t, const struct added *a, struct err *err)
     if (tok->text.n == 0)
         return err_set(err, "%s: added token %d is empty", t->file, a->id);
     tok->added = true;
-    tok->bytes = tok->text; /* added tokens stand for themselves, whatever alphabet they are written in */
+    if (t->kind == BYTE_LEVEL)
+        tok->bytes = tok->text; /* added tokens stand for themselves, whatever alphabet they are written in */
     t->added[t->n_added] = *a;
     t->added[t->n_added++].match = tok->text;
     return 0;
@@ -258,6 +268,16 @@ static int compare_added(const void *a, const void *b)
     const struct span *x = &((const struct added *)a)->match, *y = &((const struct added *)b)->match;
     int c = memcmp(x->s, y->s, x->n < y->n ? x->n : y->n);
     return c ? c : (x->n > y->n) - (x->n < y->n);
+}
+
+void added_set_finish(struct added_set *set)
+{
+    if (set->n > 0)
+        qsort(set->items, set->n, sizeof *set->items, compare_added);
+    for (uint32_t i = 0; i < set->n; i++)
+        set->first[(uint8_t)set->items[i].match.s[0] + 1]++;
+    for (int c = 0; c < 256; c++)
+        set->first[c + 1] += set->first[c];
 }
 
 static int build_set(struct added_set *set, struct tokenizer *t, bool normalized, struct err *err)
@@ -282,13 +302,13 @@ static int build_set(struct added_set *set, struct tokenizer *t, bool normalized
         if (a.match.n > 0)
             set->items[set->n++] = a;
     }
-    if (set->n > 0)
-        qsort(set->items, set->n, sizeof *set->items, compare_added);
-    for (uint32_t i = 0; i < set->n; i++)
-        set->first[(uint8_t)set->items[i].match.s[0] + 1]++;
-    for (int c = 0; c < 256; c++)
-        set->first[c + 1] += set->first[c];
+    added_set_finish(set);
     return 0;
+}
+
+int added_finish(struct tokenizer *t, struct err *err)
+{
+    return build_set(&t->raw, t, false, err) != 0 ? -1 : build_set(&t->normalized, t, true, err);
 }
 
 /* The first of items lo .. hi - 1, which share `depth` bytes, whose next byte is at least c. */
@@ -339,16 +359,25 @@ static int is_word(struct encoder *e, const struct token *tok, int32_t id)
     return n < 0 ? -1 : n == 1 && ids[0] == id;
 }
 
-int vocab_finish(struct tokenizer *t, struct err *err)
+static void find_byte_tokens(struct tokenizer *t)
 {
     for (int b = 0; b < 256; b++) {
-        utf8proc_uint8_t c[4];
-        utf8proc_ssize_t n = utf8proc_encode_char(alphabet_char((uint8_t)b), c);
-        int32_t id = vocab_find(t, (const char *)c, (size_t)n);
+        char text[8];
+        int n = t->kind == CHARACTERS ? snprintf(text, sizeof text, "<0x%02X>", (unsigned)b)
+                                      : (int)utf8proc_encode_char(alphabet_char((uint8_t)b), (utf8proc_uint8_t *)text);
+        int32_t id = vocab_find(t, text, (size_t)n);
         t->byte_ids[b] = id >= 0 && t->tokens[id].in_model ? id : -1;
     }
-    if (build_set(&t->raw, t, false, err) != 0 || build_set(&t->normalized, t, true, err) != 0 ||
-        id_table_reserve(t, &t->words, (size_t)t->n_tokens, err) != 0)
+}
+
+int vocab_finish(struct tokenizer *t, struct err *err)
+{
+    find_byte_tokens(t);
+    if (added_finish(t, err) != 0)
+        return -1;
+    if (t->kind == CHARACTERS)
+        return decode_prepare(t, err);
+    if (id_table_reserve(t, &t->words, (size_t)t->n_tokens, err) != 0)
         return -1;
     struct encoder e = {.t = t, .err = err};
     int rc = 0;

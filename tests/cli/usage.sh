@@ -47,6 +47,9 @@ usage '--top-p' generate model --prompt a --top-p 0
 usage '--max-tokens' generate model --prompt a --max-tokens 0
 usage 'one input' tokenize model
 usage 'one input' tokenize model text --file calib.txt
+usage 'legacy' tokenize model text --hf-legacy
+usage 'legacy' tokenize model.gguf text --hf-legacy
+usage 'legacy' eval ppl model --text calib.txt --hf-legacy
 absent s.json p t m
 
 "$espalier" >.log/out 2>.log/err

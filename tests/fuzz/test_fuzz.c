@@ -6,7 +6,7 @@
  * libhdf5 itself crashes on some damaged files: those are survived in a child process, which a sanitizer still reports on stderr.
  * Longer, on other paths: FUZZ_SECONDS=600 FUZZ_SEED=7 build-asan/tests/fuzz/test_fuzz. A crash leaves its folder in /tmp; the
  * file in it named "now" says which reader was at work on what. */
-#include "tests/tiny_model.h"
+#include "tests/tiny_llama.h"
 
 #include <signal.h>
 #include <time.h>
@@ -203,6 +203,15 @@ static void read_tokenizer(const char *path)
     tokenizer_free(t);
 }
 
+static void read_pieces(const char *path)
+{
+    struct tokenizer *t;
+    struct err err = {0};
+    read_tokenizer(path);
+    check(tokenizer_open_legacy(&t, path, &err), &err);
+    tokenizer_free(t);
+}
+
 static void read_tokenizer_folder(const char *path)
 {
     (void)path;
@@ -314,6 +323,9 @@ static struct target {
     {.name = "t.gguf", .read = read_tokenizer},
     {.name = "sharded/model.safetensors.index.json", .read = read_index},
     {.name = "tokenizer.json", .read = read_tokenizer},
+    {.name = "tokenizer.model", .read = read_pieces},
+    {.name = "llama.json", .read = read_tokenizer},
+    {.name = "llama.gguf", .read = read_pieces},
     {.name = "hf/tokenizer_config.json", .read = read_tokenizer_folder},
     {.name = "scores.json", .read = read_scores},
     {.name = "scores.h5", .read = read_scores},
@@ -381,6 +393,9 @@ static int set_up(void **state)
                "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\"},\"add_bos_token\":true,"
                "\"chat_template\":\"{{<|im_start|>}}\"}");
     tiny_tokenizer(in_scratch("tokenizer.json"), true);
+    write_spm(in_scratch("tokenizer.model"), &(struct spm){0});
+    write_llama_json(in_scratch("llama.json"), &(struct llama_json){.normalizer = PREPEND, .pre = METASPACE("first", "true")});
+    write_llama_gguf(in_scratch("llama.gguf"), true);
     tiny_gguf(in_scratch("m.gguf"), &small);
     tiny_gguf(in_scratch("t.gguf"), &small);
     write_text(in_scratch("rows.json"), "[{\"ids\":[5,6,7],\"labels\":[-100,6,7]},{\"ids\":[1,2],\"labels\":[-100,2]}]");

@@ -1,0 +1,101 @@
+/* What lies beside a tokenizer in a Hugging Face folder: special tokens, add_bos_token, the chat template. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/file.h"
+#include "core/base/json.h"
+#include "core/io/tokenizer_impl.h"
+
+/* A special token is a string or an object with "content"; one that the vocabulary lacks is as good as none. */
+static void read_special(int32_t *id, const struct tokenizer *t, const json_t *config, const char *key)
+{
+    const json_t *v = json_object_get(config, key);
+    if (json_is_object(v))
+        v = json_object_get(v, "content");
+    if (*id < 0 && json_is_string(v))
+        *id = vocab_find(t, json_string_value(v), json_string_length(v));
+}
+
+/* "chat_template" is a string, or a list of named ones of which "default" counts. */
+static int read_template(struct tokenizer *t, const json_t *config, struct err *err)
+{
+    const json_t *v = json_object_get(config, "chat_template"), *item;
+    size_t i;
+    if (json_is_array(v)) {
+        const json_t *list = v;
+        v = NULL;
+        json_array_foreach(list, i, item) {
+            const char *name = json_string_value(json_object_get(item, "name"));
+            if (name && !strcmp(name, "default"))
+                v = json_object_get(item, "template");
+        }
+    }
+    if (t->chat_template || !json_is_string(v))
+        return 0;
+    t->chat_template = tokenizer_keep(t, json_string_value(v), json_string_length(v), err);
+    return t->chat_template ? 0 : -1;
+}
+
+static int read_config(struct tokenizer *t, const char *name, struct err *err)
+{
+    int rc = -1;
+    json_t *config = NULL;
+    char *path = path_join(t->dir, name, err);
+    if (!path)
+        return -1;
+    if (!path_exists(path)) {
+        rc = 0;
+        goto done;
+    }
+    config = json_read(path, err);
+    if (!config)
+        goto done;
+    if (!json_is_object(config)) {
+        err_set(err, "%s: a JSON object expected", path);
+        goto done;
+    }
+    read_special(&t->bos, t, config, "bos_token");
+    read_special(&t->eos, t, config, "eos_token");
+    read_special(&t->pad, t, config, "pad_token");
+    read_special(&t->unk, t, config, "unk_token");
+    if (json_get_bool(&t->adds_bos, config, "add_bos_token", path, err) == 0)
+        rc = read_template(t, config, err);
+done:
+    json_decref(config);
+    free(path);
+    return rc;
+}
+
+static int read_jinja(struct tokenizer *t, struct err *err)
+{
+    char *text = NULL, *path = path_join(t->dir, "chat_template.jinja", err);
+    size_t n;
+    int rc = path ? 0 : -1;
+    if (rc == 0 && path_exists(path)) {
+        rc = file_read(&text, &n, path, err);
+        if (rc == 0) {
+            t->chat_template = tokenizer_keep(t, text, n, err);
+            rc = t->chat_template ? 0 : -1;
+            free(text);
+        }
+    }
+    free(path);
+    return rc;
+}
+
+int tokenizer_read_config(struct tokenizer *t, struct err *err)
+{
+    /* a template of its own file goes before the one in the config, as in transformers */
+    if (read_jinja(t, err) != 0 || read_config(t, "tokenizer_config.json", err) != 0)
+        return -1;
+    return read_config(t, "special_tokens_map.json", err);
+}
+
+int tokenizer_set_paths(struct tokenizer *t, const char *path, struct err *err)
+{
+    const char *base = path_base(path);
+    size_t n = (size_t)(base - path);
+    t->file = arena_strdup(&t->arena, path, err);
+    t->dir = n == 0 ? "." : tokenizer_keep(t, path, n > 1 ? n - 1 : n, err);
+    return t->file && t->dir ? 0 : -1;
+}
