@@ -34,8 +34,8 @@ static int read_shape(struct tensor *t, const json_t *shape, struct err *err)
     return 0;
 }
 
-/* Fills t from one header entry. Returns 1 for a tensor to pass over. */
-static int read_entry(struct tensor *t, const json_t *entry, const uint8_t *data, size_t size, struct err *err)
+/* Fills t from one header entry. *passed: the name of its type when that is one to pass over, else NULL. */
+static int read_entry(struct tensor *t, const char **passed, const json_t *entry, const uint8_t *data, size_t size, struct err *err)
 {
     const char *type = json_string_value(json_object_get(entry, "dtype"));
     const json_t *range = json_object_get(entry, "data_offsets");
@@ -53,8 +53,9 @@ static int read_entry(struct tensor *t, const json_t *entry, const uint8_t *data
     if (!json_is_integer(a) || !json_is_integer(b) || begin < 0 || end < begin || (uint64_t)end > size)
         return err_set(err, "%s: tensor %s: data_offsets [%lld, %lld] lie outside the %zu bytes of data (file truncated?)", t->file,
                        t->name, (long long)begin, (long long)end, size);
-    if (type_names[k].dtype < 0)
-        return 1;
+    *passed = type_names[k].dtype < 0 ? type_names[k].name : NULL;
+    if (*passed)
+        return 0;
     t->dtype = (enum dtype)type_names[k].dtype;
     t->data = data + begin;
     t->bytes = (size_t)(end - begin);
@@ -85,11 +86,12 @@ int safetensors_add(struct source *s, const struct file_map *map, const char *fi
         if (!strcmp(name, "__metadata__"))
             continue;
         struct tensor t = {.file = file, .name = arena_strdup(&s->arena, name, err)};
-        int got = t.name ? read_entry(&t, entry, map->data + 8 + n, map->size - 8 - (size_t)n, err) : -1;
-        if (got < 0 || (got == 0 && source_add(s, &t, cap, err) != 0)) {
-            rc = -1;
+        const char *passed = NULL;
+        rc = t.name ? read_entry(&t, &passed, entry, map->data + 8 + n, map->size - 8 - (size_t)n, err) : -1;
+        if (rc == 0)
+            rc = passed ? source_pass_over(s, &t, passed, err) : source_add(s, &t, cap, err);
+        if (rc != 0)
             break;
-        }
     }
     json_decref(root);
     return rc;

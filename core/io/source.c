@@ -27,9 +27,22 @@ int source_add(struct source *s, const struct tensor *t, int64_t *cap, struct er
     return 0;
 }
 
+int source_pass_over(struct source *s, const struct tensor *t, const char *type, struct err *err)
+{
+    if ((s->n_passed & (s->n_passed - 1)) == 0) { /* full at each power of two */
+        struct passed_over *grown = realloc(s->passed, (size_t)(s->n_passed ? 2 * s->n_passed : 1) * sizeof *grown);
+        if (!grown)
+            return err_set(err, "%s: out of memory", t->file);
+        s->passed = grown;
+    }
+    s->passed[s->n_passed++] = (struct passed_over){t->name, t->file, type};
+    return 0;
+}
+
+/* Tensors and what was passed over have their name in front. */
 static int by_name(const void *a, const void *b)
 {
-    return strcmp(((const struct tensor *)a)->name, ((const struct tensor *)b)->name);
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 const struct tensor *source_find(const struct source *s, const char *name)
@@ -38,16 +51,34 @@ const struct tensor *source_find(const struct source *s, const char *name)
     return s->n_tensors ? bsearch(&key, s->tensors, (size_t)s->n_tensors, sizeof key, by_name) : NULL;
 }
 
+const struct passed_over *source_passed_over(const struct source *s, const char *name)
+{
+    struct passed_over key = {.name = name};
+    return s->n_passed ? bsearch(&key, s->passed, (size_t)s->n_passed, sizeof key, by_name) : NULL;
+}
+
 static int sort_and_check(struct source *s, struct err *err)
 {
-    if (s->n_tensors == 0)
-        return 0;
-    qsort(s->tensors, (size_t)s->n_tensors, sizeof *s->tensors, by_name);
+    if (s->n_passed)
+        qsort(s->passed, (size_t)s->n_passed, sizeof *s->passed, by_name);
+    if (s->n_tensors)
+        qsort(s->tensors, (size_t)s->n_tensors, sizeof *s->tensors, by_name);
     for (int64_t i = 1; i < s->n_tensors; i++)
         if (by_name(&s->tensors[i - 1], &s->tensors[i]) == 0)
             return err_set(err, "%s: tensor %s is there twice (also in %s)", s->tensors[i].file, s->tensors[i].name,
                            s->tensors[i - 1].file);
+    for (int64_t i = 0; i < s->n_passed; i++)
+        if ((i && by_name(&s->passed[i - 1], &s->passed[i]) == 0) || source_find(s, s->passed[i].name))
+            return err_set(err, "%s: tensor %s is there twice", s->passed[i].file, s->passed[i].name);
     return 0;
+}
+
+/* By its content, save where the name leaves no doubt. */
+static bool is_pytorch(const struct file_map *map, const char *path)
+{
+    if (path_has_suffix(path, ".bin"))
+        return true;
+    return !path_has_suffix(path, ".safetensors") && map->size >= 4 && !memcmp(map->data, "PK\3\4", 4);
 }
 
 /* Maps one more file; its path is kept in the arena for messages. */
@@ -65,7 +96,7 @@ static int add_file(struct source *s, const char *path, int64_t *cap, struct err
         return gguf_add(s, map, name, cap, err);
     if (path_has_suffix(path, ".gguf"))
         return err_set(err, "%s: not a GGUF file: the magic \"GGUF\" was expected at its start", path);
-    return safetensors_add(s, map, name, cap, err);
+    return is_pytorch(map, path) ? pytorch_add(s, map, name, cap, err) : safetensors_add(s, map, name, cap, err);
 }
 
 /* Opens every shard that the index names and checks that each tensor is where the index says. */
@@ -92,7 +123,11 @@ static int add_shards(struct source *s, const char *dir, const char *index, int6
             continue;
         json_object_set_new(seen, shard, json_true());
         char *path = path_join(dir, shard, err);
-        int added = path ? add_file(s, path, cap, err) : -1;
+        int added = -1;
+        if (path && !path_exists(path))
+            err_set(err, "%s: names tensor %s in %s, which is missing", index, name, path);
+        else if (path)
+            added = add_file(s, path, cap, err);
         free(path);
         if (added != 0)
             goto done;
@@ -101,7 +136,9 @@ static int add_shards(struct source *s, const char *dir, const char *index, int6
         goto done;
     json_object_foreach(map, name, value) {
         const struct tensor *t = source_find(s, name);
-        if (!t || strcmp(path_base(t->file), json_string_value(value))) {
+        const struct passed_over *p = source_passed_over(s, name);
+        const char *holder = t ? t->file : p ? p->file : "";
+        if (strcmp(path_base(holder), json_string_value(value))) {
             err_set(err, "%s: names tensor %s in %s, which does not hold it", index, name, json_string_value(value));
             goto done;
         }
@@ -113,23 +150,29 @@ done:
     return rc;
 }
 
+/* The first of the usual files that is there; safetensors go before PyTorch's own. */
 static int open_folder(struct source *s, const char *dir, int64_t *cap, struct err *err)
 {
-    int rc = -1;
-    char *index = path_join(dir, "model.safetensors.index.json", err);
-    char *single = path_join(dir, "model.safetensors", err);
-    if (!index || !single)
-        goto done;
-    if (path_exists(single))
-        rc = add_file(s, single, cap, err);
-    else if (path_exists(index))
-        rc = add_shards(s, dir, index, cap, err);
-    else
-        err_set(err, "%s: holds neither model.safetensors nor model.safetensors.index.json", dir);
-done:
-    free(index);
-    free(single);
-    return rc;
+    static const struct {
+        const char *name;
+        bool index;
+    } files[] = {
+        {"model.safetensors", false},
+        {"model.safetensors.index.json", true},
+        {"pytorch_model.bin", false},
+        {"pytorch_model.bin.index.json", true},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char *path = path_join(dir, files[i].name, err);
+        if (!path)
+            return -1;
+        bool there = path_exists(path);
+        int rc = !there ? 0 : files[i].index ? add_shards(s, dir, path, cap, err) : add_file(s, path, cap, err);
+        free(path);
+        if (there)
+            return rc;
+    }
+    return err_set(err, "%s: holds neither model.safetensors nor pytorch_model.bin, nor the index of either", dir);
 }
 
 int source_open(struct source *s, const char *path, struct err *err)
@@ -156,6 +199,7 @@ void source_close(struct source *s)
         file_unmap(&s->maps[i]);
     free(s->maps);
     free(s->tensors);
+    free(s->passed);
     arena_free(&s->arena);
     *s = (struct source){0};
 }

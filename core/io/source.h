@@ -1,5 +1,5 @@
 /* A weight source: the tensors of a model's files, by name, as checked views into mapped memory.
- * One interface over safetensors (one file, or shards with an index) and GGUF. */
+ * One interface over safetensors and PyTorch checkpoints (one file, or shards with an index) and GGUF. */
 #ifndef ESPALIER_IO_SOURCE_H
 #define ESPALIER_IO_SOURCE_H
 
@@ -21,6 +21,12 @@ struct tensor {
     size_t bytes;
 };
 
+/* A tensor of a type that no weight of a LLaMA has: fine in a file, an error only when the model needs it. */
+struct passed_over {
+    const char *name, *file;
+    const char *type; /* as the file calls it */
+};
+
 struct gguf; /* core/io/gguf.h */
 
 struct source {
@@ -29,15 +35,21 @@ struct source {
     int n_maps;
     struct tensor *tensors; /* sorted by name */
     int64_t n_tensors;
+    struct passed_over *passed; /* sorted by name */
+    int64_t n_passed;
     struct gguf *gguf; /* metadata when the source is a GGUF, else NULL */
 };
 
-/* Opens a Hugging Face folder (model.safetensors or model.safetensors.index.json) or a .gguf file. */
+/* Opens a Hugging Face folder (model.safetensors, or else pytorch_model.bin, in one file or in shards with an index) or a .gguf
+ * file. */
 int source_open(struct source *s, const char *path, struct err *err);
 void source_close(struct source *s);
 
 /* The tensor of that name, or NULL. */
 const struct tensor *source_find(const struct source *s, const char *name);
+
+/* What was passed over under that name, or NULL. */
+const struct passed_over *source_passed_over(const struct source *s, const char *name);
 
 /* The number of elements of a tensor. */
 int64_t tensor_elements(const struct tensor *t);
@@ -47,8 +59,14 @@ int64_t tensor_elements(const struct tensor *t);
 /* Adds a tensor to s->tensors. */
 int source_add(struct source *s, const struct tensor *t, int64_t *cap, struct err *err);
 
+/* Notes that a tensor is there but of a type that is not read. */
+int source_pass_over(struct source *s, const struct tensor *t, const char *type, struct err *err);
+
 /* Reads the header of one mapped safetensors file and adds its tensors. */
 int safetensors_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err);
+
+/* Reads the description of the tensors in one mapped PyTorch checkpoint (torch.save since 1.6) and adds them. */
+int pytorch_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err);
 
 /* Reads a mapped GGUF's metadata and tensor table. */
 int gguf_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err);

@@ -93,6 +93,9 @@ int config_from_hf(struct config *cfg, const char *dir, struct err *err)
         {"head_dim", &cfg->head_dim},           {"intermediate_size", &cfg->ffn_dim},
         {"vocab_size", &cfg->vocab_size},       {"max_position_embeddings", &cfg->context_length},
     };
+    /* early LLaMA configs say max_sequence_length; the later name has the last word */
+    if (json_get_int(&cfg->context_length, root, "max_sequence_length", file, err) != 0)
+        goto done;
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
         if (json_get_int(ints[i].out, root, ints[i].key, file, err) != 0)
             goto done;

@@ -27,10 +27,13 @@ static const struct names gguf_names = {
 static const struct tensor *need(const struct model *m, const char *name, int64_t rows, int64_t cols, struct err *err)
 {
     const struct tensor *t = source_find(&m->src, name);
-    if (!t) {
+    const struct passed_over *p = source_passed_over(&m->src, name);
+    if (!t && p)
+        err_set(err, "%s: tensor %s is of type %s; f32, f16 or bf16 was expected", p->file, name, p->type);
+    else if (!t)
         err_set(err, "%s: tensor %s is missing", m->path, name);
+    if (!t)
         return NULL;
-    }
     int64_t r = t->n_dims == 2 ? t->shape[0] : 1, k = t->n_dims == 2 ? t->shape[1] : t->n_dims == 1 ? t->shape[0] : -1;
     if (r != rows || k != cols || (t->n_dims == 1) != (rows == 1)) {
         err_set(err, "%s: tensor %s: shape [%lld, %lld] was expected from the config, [%lld, %lld] found", t->file, name,
@@ -55,7 +58,7 @@ static int bind_vector(const float **out, struct model *m, const char *name, int
                        struct err *err)
 {
     *out = NULL;
-    if (optional && !source_find(&m->src, name))
+    if (optional && !source_find(&m->src, name) && !source_passed_over(&m->src, name))
         return 0;
     const struct tensor *t = need(m, name, 1, n, err);
     if (!t)

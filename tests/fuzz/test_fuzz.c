@@ -6,6 +6,7 @@
  * libhdf5 itself crashes on some damaged files: those are survived in a child process, which a sanitizer still reports on stderr.
  * Longer, on other paths: FUZZ_SECONDS=600 FUZZ_SEED=7 build-asan/tests/fuzz/test_fuzz. A crash leaves its folder in /tmp; the
  * file in it named "now" says which reader was at work on what. */
+#include "tests/pytorch_file.h"
 #include "tests/tiny_llama.h"
 
 #include <signal.h>
@@ -175,6 +176,17 @@ static void read_index(const char *path)
     read_source(in_scratch("sharded"));
 }
 
+/* Without a checksum, and in an archive that is in order, so that the damage reaches the reader of pickles. */
+static void read_pickle(const char *path)
+{
+    struct buf pkl = read_bytes(path), b = checkpoint(&pkl, (struct zip_style){.no_crc = true});
+    unlink(in_scratch("around.bin"));
+    write_bytes(in_scratch("around.bin"), b.p, b.n);
+    read_source(in_scratch("around.bin"));
+    buf_free(&b);
+    buf_free(&pkl);
+}
+
 static void read_tokenizer(const char *path)
 {
     struct tokenizer *t;
@@ -320,6 +332,9 @@ static struct target {
     {.name = "hf/model.safetensors", .read = read_hf},
     {.name = "hf/config.json", .read = read_hf},
     {.name = "m.gguf", .read = read_model},
+    {.name = "m.bin", .read = read_source},
+    {.name = "m.zip64.bin", .read = read_source},
+    {.name = "m.pkl", .read = read_pickle},
     {.name = "t.gguf", .read = read_tokenizer},
     {.name = "sharded/model.safetensors.index.json", .read = read_index},
     {.name = "tokenizer.json", .read = read_tokenizer},
@@ -372,6 +387,18 @@ static void make_adapter(void)
     lora_free(&l);
 }
 
+static void make_checkpoints(void)
+{
+    struct buf pkl = good_pickle(), plain = checkpoint(&pkl, (struct zip_style){.no_crc = true});
+    struct buf zip64 = checkpoint(&pkl, (struct zip_style){.no_crc = true, .zip64 = true, .plain = true});
+    write_bytes(in_scratch("m.pkl"), pkl.p, pkl.n);
+    write_bytes(in_scratch("m.bin"), plain.p, plain.n);
+    write_bytes(in_scratch("m.zip64.bin"), zip64.p, zip64.n);
+    buf_free(&zip64);
+    buf_free(&plain);
+    buf_free(&pkl);
+}
+
 static int set_up(void **state)
 {
     static const char *const folders[] = {"sharded", "adapter", "state", "journal"};
@@ -406,6 +433,7 @@ static int set_up(void **state)
                "{\"step\":1,\"loss\":2.5,\"micro_losses\":[1,2],\"grad_norm\":1,\"lr\":0,\"tokens_per_s\":9}\n"
                "{\"step\":1,\"eval_loss\":3}\n{\"step\":2,\"loss\":2,\"micro_losses\":[1],\"grad_norm\":1}\n");
     make_scores();
+    make_checkpoints();
     OK(compute_open(&compute, 1, &err));
     OK(tokenizer_open(&tok, in_scratch("hf"), &err));
     OK(model_open(&intact, in_scratch("hf"), &err));

@@ -23,6 +23,28 @@ static void llama_1_leaves_much_out(void **state)
     assert_true(c.bos == -1 && c.eos == -1 && c.pad == -1);
 }
 
+/* What the configs of LLaMA-1 and of Vicuna say besides, and what they leave out. */
+static void old_files(void **state)
+{
+    (void)state;
+    struct config c;
+    OK(read_text(&c,
+                 "{\"architectures\":[\"LlamaForCausalLM\"],\"model_type\":\"llama\"," SIZES ",\"hidden_act\":\"silu\","
+                 "\"initializer_range\":0.02,\"max_sequence_length\":1024,\"pretraining_tp\":1,\"rope_scaling\":null,"
+                 "\"num_key_value_heads\":null,\"rope_theta\":null,\"head_dim\":null,\"tie_word_embeddings\":null,"
+                 "\"bos_token_id\":0,\"eos_token_id\":1,\"pad_token_id\":-1,\"torch_dtype\":\"float16\",\"use_cache\":true}",
+                 &err));
+    assert_true(c.n_kv_heads == 8 && c.head_dim == 8 && c.rope_theta == 10000 && c.rope_kind == ROPE_DEFAULT);
+    assert_true(!c.tied_embeddings && c.context_length == 1024 && c.bos == 0 && c.eos == 1 && c.pad == -1);
+    /* both: the later name counts, wherever it stands */
+    OK(read_text(&c, "{" SIZES ",\"max_position_embeddings\":4096,\"max_sequence_length\":2048}", &err));
+    assert_int_equal(c.context_length, 4096);
+    OK(read_text(&c, "{" SIZES ",\"max_sequence_length\":2048,\"max_position_embeddings\":4096}", &err));
+    assert_int_equal(c.context_length, 4096);
+    struct err err = {0};
+    expect_error(read_text(&c, "{" SIZES ",\"max_sequence_length\":\"2048\"}", &err), &err, "max_sequence_length");
+}
+
 static void everything_said(void **state)
 {
     (void)state;
@@ -162,9 +184,13 @@ static void files_that_are_none(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama_1_leaves_much_out),    cmocka_unit_test(everything_said),
-        cmocka_unit_test(rope_kinds_in_both_layouts), cmocka_unit_test(rope_frequencies),
-        cmocka_unit_test(what_is_not_supported),      cmocka_unit_test(absurd_sizes),
+        cmocka_unit_test(llama_1_leaves_much_out),
+        cmocka_unit_test(old_files),
+        cmocka_unit_test(everything_said),
+        cmocka_unit_test(rope_kinds_in_both_layouts),
+        cmocka_unit_test(rope_frequencies),
+        cmocka_unit_test(what_is_not_supported),
+        cmocka_unit_test(absurd_sizes),
         cmocka_unit_test(files_that_are_none),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
