@@ -122,17 +122,18 @@ static void put(struct scorer *k, int64_t block, int which, int64_t rows)
 static void score_matrix(struct scorer *k, int64_t block, enum proj which, const float *dy, const float *x, int64_t n_rows)
 {
     const struct weight *w = &k->m->blocks[block].proj[which];
-    int64_t most = PANEL_FLOATS / w->cols > 0 ? PANEL_FLOATS / w->cols : 1;
+    int64_t fit = PANEL_FLOATS / w->cols / GEMM_UNIT_N * GEMM_UNIT_N, most = fit > 0 ? fit : GEMM_UNIT_N; /* as panel_load */
     struct row_job j = {.k = k, .cols = w->cols};
-    for (int64_t first = 0; first < w->rows; first += j.panel.n) {
-        j.panel = panel_load(k->c, w, first, TASK_ROWS);
-        j.panel.n = min_i64(j.panel.n, most);
-        if (dy) {
+    for (int64_t first = 0, n; first < w->rows; first += n) {
+        n = min_i64(most, w->rows - first);
+        if (dy) { /* before the weights are loaded: both use the panel buffer */
             j.gradient = k->gradient;
-            memset(k->gradient, 0, (size_t)(j.panel.n * w->cols) * sizeof *k->gradient);
-            linear_weight_gradient(k->c, k->gradient, dy, x, n_rows, w->rows, w->cols, first, j.panel.n);
+            memset(k->gradient, 0, (size_t)(n * w->cols) * sizeof *k->gradient);
+            linear_weight_gradient(k->c, k->gradient, dy, x, n_rows, w->rows, w->cols, first, n);
         }
-        pool_run(k->c->pool, row_task, &j, ceil_div(j.panel.n, TASK_ROWS));
+        j.panel = panel_load(k->c, w, first);
+        j.panel.n = n;
+        pool_run(k->c->pool, row_task, &j, ceil_div(n, TASK_ROWS));
     }
     put(k, block, (int)which, w->rows);
 }

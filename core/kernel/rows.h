@@ -3,6 +3,7 @@
 #ifndef ESPALIER_KERNEL_ROWS_H
 #define ESPALIER_KERNEL_ROWS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/kernel/dtype.h"
@@ -39,6 +40,14 @@ struct row_kernels {
 
     /* y[i] = x[i] scale where hash(key, first + i) >= threshold, else 0 (the hash is uniform in 32 bits). y may be x. */
     void (*dropout)(float *y, const float *x, uint64_t key, uint32_t first, uint32_t threshold, float scale, int64_t n);
+
+    /* Products of packed operands, see core/kernel/gemm.h. A is packed by mr rows: [k][mr]; B by nr columns: [k][nr]. */
+    int mr, nr;
+    /* C [m, n] = a b, or += with accumulate, for m <= mr and n <= nr. */
+    void (*gemm_tile)(float *C, int64_t ldc, const float *a, const float *b, int64_t k, int64_t m, int64_t n, bool accumulate);
+    /* out = n rows x [n, k], `stride` floats apart, packed; missing rows (n < mr, n < nr) become zeros. */
+    void (*pack_a)(float *out, const float *x, int64_t stride, int64_t n, int64_t k);
+    void (*pack_b)(float *out, const float *x, int64_t stride, int64_t n, int64_t k);
 };
 
 extern const struct row_kernels rows_portable;

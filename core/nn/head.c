@@ -7,9 +7,8 @@
 #include "core/nn/tile.h"
 
 enum {
-    TILE_ROWS = 256,
-    TILE_VOCAB = 512,   /* TILE_ROWS x TILE_VOCAB logits are half a worker's scratch */
-    BACKWARD_ROWS = 64, /* rows of one backward task: a task goes through a whole panel */
+    TILE_ROWS = 84,
+    TILE_VOCAB = 1536, /* TILE_ROWS x TILE_VOCAB logits fit into the half of a worker's scratch that gemm_packed leaves */
 };
 
 int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err)
@@ -38,20 +37,28 @@ struct job {
     const struct head_acts *a;
     const int32_t *targets;
     int64_t rows;
-    struct panel panel; /* some vocabulary rows */
+    struct panel panel;  /* some vocabulary rows, packed as W^T */
+    const float *across; /* backward: the same, packed as W */
     struct tiles tiles;
     const float *scale; /* backward */
     float *dx, *dw;
 };
+
+/* Logits of rows [row, row + m) and vocabulary rows [v, v + n) of the panel; [m, n] in the worker's scratch. */
+static float *logits(const struct job *j, int worker, int64_t row, int64_t v, int64_t m, int64_t n)
+{
+    int64_t cols = j->h->w.cols;
+    float *s = j->c->scratch[worker] + GEMM_A_FLOATS;
+    gemm_packed(j->c, worker, s, n, j->a->x + row * cols, cols, 1, packed_part(j->c, j->panel.data, v, 0, cols), m, n, cols, false);
+    return s;
+}
 
 /* Logits of one tile; per row their maximum, the sum of exponentials below it, and the target's logit where it falls here. */
 static void nll_task(void *arg, int64_t task, int worker)
 {
     struct job *j = arg;
     struct tile t = tile_at(&j->tiles, task);
-    int64_t cols = j->h->w.cols;
-    float *s = j->c->scratch[worker];
-    gemm(j->c, s, t.n, j->a->x + t.i * cols, cols, j->panel.data + t.j * cols, cols, t.m, t.n, cols, 1, 0, GEMM_TRANS_B);
+    float *s = logits(j, worker, t.i, t.j, t.m, t.n);
     for (int64_t i = 0; i < t.m; i++) {
         float *row = s + i * t.n;
         int64_t at = (t.i + i) * j->tiles.across + t.j / j->tiles.tn, hit = j->targets[t.i + i] - j->panel.first - t.j;
@@ -84,7 +91,7 @@ void head_nll(const struct compute *c, float *nll, const struct head *h, struct 
     struct job j = {.c = c, .h = h, .a = a, .targets = targets, .rows = rows};
     norm_forward(c, a->x, a->r, x, h->norm, h->eps, rows, h->w.cols);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
-        j.panel = panel_load(c, &h->w, first, TILE_VOCAB);
+        j.panel = panel_pack(c, &h->w, first, PANEL_FLOATS);
         j.tiles = tiles_cut(rows, j.panel.n, TILE_ROWS, TILE_VOCAB, ENOUGH_TILES);
         pool_run(c->pool, nll_task, &j, j.tiles.count);
         fold_panel(&j);
@@ -110,13 +117,13 @@ static void logit_gradients(const struct job *j, float *s, int64_t row, int64_t 
 static void backward_task(void *arg, int64_t task, int worker)
 {
     struct job *j = arg;
-    int64_t cols = j->h->w.cols, i = task * BACKWARD_ROWS, m = min_i64(BACKWARD_ROWS, j->rows - i);
-    float *s = j->c->scratch[worker];
+    int64_t cols = j->h->w.cols, i = task * TILE_ROWS, m = min_i64(TILE_ROWS, j->rows - i);
     for (int64_t v = 0; v < j->panel.n; v += TILE_VOCAB) {
         int64_t n = min_i64(TILE_VOCAB, j->panel.n - v);
-        gemm(j->c, s, n, j->a->x + i * cols, cols, j->panel.data + v * cols, cols, m, n, cols, 1, 0, GEMM_TRANS_B);
+        float *s = logits(j, worker, i, v, m, n);
         logit_gradients(j, s, i, m, j->panel.first + v, n);
-        gemm(j->c, j->dx + i * cols, cols, s, n, j->panel.data + v * cols, cols, m, cols, n, 1, 1, 0);
+        gemm_packed(j->c, worker, j->dx + i * cols, cols, s, n, 1, packed_part(j->c, j->across, 0, v, j->panel.n), m, cols, n,
+                    true);
     }
 }
 
@@ -126,10 +133,9 @@ static void weight_task(void *arg, int64_t task, int worker)
     struct job *j = arg;
     enum { STRIP = 128 };
     int64_t cols = j->h->w.cols, v = task * STRIP, n = min_i64(STRIP, j->panel.n - v), step = TILE_ROWS;
-    float *s = j->c->scratch[worker];
     for (int64_t i = 0; i < j->rows; i += step) {
         int64_t m = min_i64(step, j->rows - i);
-        gemm(j->c, s, n, j->a->x + i * cols, cols, j->panel.data + v * cols, cols, m, n, cols, 1, 0, GEMM_TRANS_B);
+        float *s = logits(j, worker, i, v, m, n);
         logit_gradients(j, s, i, m, j->panel.first + v, n);
         gemm(j->c, j->dw + (j->panel.first + v) * cols, cols, s, n, j->a->x + i * cols, cols, n, cols, m, 1, 1, GEMM_TRANS_A);
     }
@@ -140,10 +146,12 @@ void head_backward(const struct compute *c, float *dx, float *dw, float *dnorm, 
 {
     struct job j = {.c = c, .h = h, .a = a, .targets = targets, .rows = rows, .scale = scale, .dx = d_normed, .dw = dw};
     size_t bytes = (size_t)(rows * h->w.cols) * sizeof *dx;
+    int64_t half = PANEL_FLOATS / 2; /* for each way of packing */
     memset(d_normed, 0, bytes);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
-        j.panel = panel_load(c, &h->w, first, TILE_VOCAB);
-        pool_run(c->pool, backward_task, &j, ceil_div(rows, BACKWARD_ROWS));
+        j.panel = panel_pack(c, &h->w, first, half / packed_floats(c, h->w.cols, 1) * h->w.cols);
+        j.across = panel_pack_across(c, &h->w, first, j.panel.n, c->panel + half);
+        pool_run(c->pool, backward_task, &j, ceil_div(rows, TILE_ROWS));
         if (dw)
             pool_run(c->pool, weight_task, &j, ceil_div(j.panel.n, 128));
     }

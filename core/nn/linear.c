@@ -5,74 +5,152 @@
 #include "core/nn/tile.h"
 
 enum {
-    FEW_ROWS = 6,       /* up to here: fused decode-and-dot straight from the file's bytes; above: decode once, then sgemm */
-    DOT_TASKS = 4,      /* fused tasks per thread: enough to even out the threads, few enough to stream */
-    DECODE_CHUNK = 16,  /* weight rows of one decoding task */
-    TILE_ROWS = 256,    /* activations of one sgemm */
-    TILE_OUTPUTS = 512, /* outputs of one sgemm */
-    MAX_OPS = 3,        /* q, k and v share one input */
+    FEW_ROWS = 6,  /* up to here: fused decode-and-dot straight from the file's bytes; above: decode and pack once, then multiply */
+    DOT_TASKS = 4, /* fused tasks per thread: enough to even out the threads, few enough to stream */
+    DECODE_ROWS = 16,    /* weight rows of one decoding task */
+    PACK_COLS = 1024,    /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
+    TILE_OUTPUTS = 1536, /* outputs of one tile: each packing of its rows is used that often */
+    MAX_OPS = 3,         /* q, k and v share one input */
 };
+
+/* Columns [col, col + n) of row r; col is a multiple of the dtype's block. */
+static void decode_part(const struct compute *c, float *out, const struct weight *w, int64_t r, int64_t col, int64_t n)
+{
+    c->rows->decode[w->dtype](out, (const uint8_t *)weight_row(w, r) + dtype_bytes(w->dtype, col), n);
+}
 
 void weight_decode(const struct compute *c, float *out, const struct weight *w, int64_t first, int64_t n)
 {
     for (int64_t r = 0; r < n; r++)
-        c->rows->decode[w->dtype](out + r * w->cols, weight_row(w, first + r), w->cols);
+        decode_part(c, out + r * w->cols, w, first + r, 0, w->cols);
 }
 
-/* ---- panels: rows of W as floats, for several weights at once where the buffer holds them ---- */
+/* Whether the file's bytes are the floats, in order. */
+static bool is_plain(const struct weight *w)
+{
+    return w->dtype == DTYPE_F32 && !w->pair_dim;
+}
+
+static const float *plain_row(const struct weight *w, int64_t r)
+{
+    return (const float *)(const void *)(w->data + (size_t)r * w->row_bytes);
+}
+
+/* ---- panels: some rows of W as floats, in the compute's panel buffer: as they are, or packed as a right-hand side ---- */
 
 struct piece {
     const struct weight *w;
-    struct panel panel;
-    float *room;        /* where panel.data is decoded to; NULL for floats that need no decoding */
-    int64_t first_task; /* of decoding */
+    int64_t first, n;   /* rows */
+    float *room;        /* where they go */
+    int64_t first_task; /* of filling it */
 };
 
-struct decode_job {
+struct fill_job {
     const struct compute *c;
     const struct piece *pieces;
     int n;
 };
 
-static void decode_task(void *arg, int64_t task, int worker)
+static const struct piece *piece_of(const struct fill_job *j, int64_t task)
 {
-    (void)worker;
-    struct decode_job *j = arg;
     int k = j->n - 1;
     while (task < j->pieces[k].first_task)
         k--;
-    const struct piece *p = &j->pieces[k];
-    int64_t i = (task - p->first_task) * DECODE_CHUNK;
-    weight_decode(j->c, p->room + i * p->w->cols, p->w, p->panel.first + i, min_i64(DECODE_CHUNK, p->panel.n - i));
+    return &j->pieces[k];
 }
 
-static void decode_pieces(const struct compute *c, struct piece *pieces, int n)
+static void decode_task(void *arg, int64_t task, int worker)
 {
-    struct decode_job j = {c, pieces, n};
+    (void)worker;
+    const struct fill_job *j = arg;
+    const struct piece *p = piece_of(j, task);
+    int64_t i = (task - p->first_task) * DECODE_ROWS;
+    weight_decode(j->c, p->room + i * p->w->cols, p->w, p->first + i, min_i64(DECODE_ROWS, p->n - i));
+}
+
+/* A group of weight rows, that is of columns of W^T. */
+static void pack_task(void *arg, int64_t task, int worker)
+{
+    const struct fill_job *j = arg;
+    const struct piece *p = piece_of(j, task);
+    const struct weight *w = p->w;
+    int64_t nr = j->c->rows->nr, i = (task - p->first_task) * nr, n = min_i64(nr, p->n - i);
+    float *out = p->room + i * w->cols, *rows = j->c->scratch[worker];
+    if (is_plain(w)) {
+        j->c->rows->pack_b(out, plain_row(w, p->first + i), w->cols, n, w->cols);
+        return;
+    }
+    for (int64_t col = 0; col < w->cols; col += PACK_COLS) {
+        int64_t k = min_i64(PACK_COLS, w->cols - col);
+        for (int64_t r = 0; r < n; r++)
+            decode_part(j->c, rows + r * PACK_COLS, w, p->first + i + r, col, k);
+        j->c->rows->pack_b(out + col * nr, rows, PACK_COLS, n, k);
+    }
+}
+
+static void fill_pieces(const struct compute *c, struct piece *pieces, int n, pool_fn *fill, int64_t rows_per_task)
+{
+    struct fill_job j = {c, pieces, n};
     int64_t tasks = 0;
     for (int k = 0; k < n; k++) {
         pieces[k].first_task = tasks;
-        tasks += pieces[k].room ? ceil_div(pieces[k].panel.n, DECODE_CHUNK) : 0;
+        tasks += ceil_div(pieces[k].n, rows_per_task);
     }
-    pool_run(c->pool, decode_task, &j, tasks);
+    pool_run(c->pool, fill, &j, tasks);
 }
 
-/* The piece of w from row `first` on that fits behind `used` floats of the panel buffer; a multiple of `unit` rows, or the rest. */
-static struct piece piece_at(const struct compute *c, const struct weight *w, int64_t first, int64_t unit, int64_t used)
+/* The piece of w from row `first` on that fits behind `used` floats of the first `size` of the panel buffer: whole groups of
+ * GEMM_UNIT_N rows, or all that is left. */
+static struct piece piece_at(const struct compute *c, const struct weight *w, int64_t first, int64_t used, int64_t size)
 {
-    int64_t left = w->rows - first, fit = (PANEL_FLOATS - used) / w->cols;
-    if (w->dtype == DTYPE_F32 && !w->pair_dim)
-        return (struct piece){.w = w, .panel = {first, left, (const float *)w->data + first * w->cols}};
-    float *room = c->panel + used;
-    int64_t n = fit >= left ? left : fit > unit ? fit / unit * unit : fit;
-    return (struct piece){.w = w, .panel = {first, n, room}, .room = room};
+    int64_t left = w->rows - first, fit = (size - used) / w->cols / GEMM_UNIT_N * GEMM_UNIT_N;
+    return (struct piece){.w = w, .first = first, .n = min_i64(left, fit > 0 ? fit : GEMM_UNIT_N), .room = c->panel + used};
 }
 
-struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first, int64_t unit)
+struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first)
 {
-    struct piece p = piece_at(c, w, first, unit, 0);
-    decode_pieces(c, &p, 1);
-    return p.panel;
+    struct piece p = piece_at(c, w, first, 0, PANEL_FLOATS);
+    if (is_plain(w))
+        return (struct panel){first, p.n, plain_row(w, first)};
+    fill_pieces(c, &p, 1, decode_task, DECODE_ROWS);
+    return (struct panel){first, p.n, p.room};
+}
+
+struct panel panel_pack(const struct compute *c, const struct weight *w, int64_t first, int64_t size)
+{
+    struct piece p = piece_at(c, w, first, 0, size);
+    fill_pieces(c, &p, 1, pack_task, c->rows->nr);
+    return (struct panel){first, p.n, p.room};
+}
+
+/* ---- W itself as a right-hand side, for products with W instead of W^T ---- */
+
+struct across_job {
+    const struct compute *c;
+    const struct weight *w;
+    struct panel panel;
+    float *room;
+    int64_t rows; /* of one task */
+};
+
+static void across_task(void *arg, int64_t task, int worker)
+{
+    const struct across_job *j = arg;
+    int64_t i = task * j->rows, n = min_i64(j->rows, j->panel.n - i), cols = j->w->cols;
+    float *s = j->c->scratch[worker];
+    if (is_plain(j->w)) {
+        gemm_pack_columns(j->c, j->room, plain_row(j->w, j->panel.first + i), cols, i, n, cols, j->panel.n);
+        return;
+    }
+    weight_decode(j->c, s, j->w, j->panel.first + i, n);
+    gemm_pack_columns(j->c, j->room, s, cols, i, n, cols, j->panel.n);
+}
+
+const float *panel_pack_across(const struct compute *c, const struct weight *w, int64_t first, int64_t n, float *room)
+{
+    struct across_job j = {c, w, {first, n, room}, room, min_i64(DECODE_ROWS, SCRATCH_FLOATS / w->cols)};
+    pool_run(c->pool, across_task, &j, ceil_div(n, j.rows));
+    return room;
 }
 
 /* ---- LoRA's down projection: t = dropout(x) A^T ---- */
@@ -121,7 +199,7 @@ struct forward_job {
     int n_ops;
     int64_t chunk;                /* few rows: weight rows of one task */
     int64_t chunks[MAX_OPS + 1];  /* first task of each op, or of each op's tiles */
-    struct piece pieces[MAX_OPS]; /* many rows: what is decoded of each op */
+    struct piece pieces[MAX_OPS]; /* many rows: what is packed of each op */
     struct tiles tiles[MAX_OPS];
 };
 
@@ -155,21 +233,20 @@ static void dot_task(void *arg, int64_t task, int worker)
     }
 }
 
-/* Many rows: one sgemm tile, then bias and LoRA while the tile is in cache. */
+/* Many rows: one tile, then bias and LoRA while it is in cache. */
 static void tile_task(void *arg, int64_t task, int worker)
 {
-    (void)worker;
     struct forward_job *j = arg;
     int k = 0;
     while (task >= j->chunks[k + 1])
         k++;
     const struct linear *op = &j->ops[k];
-    const struct panel *panel = &j->pieces[k].panel;
+    const struct piece *p = &j->pieces[k];
     struct tile t = tile_at(&j->tiles[k], task - j->chunks[k]);
-    int64_t cols = op->w->cols, out = op->w->rows, first = panel->first + t.j;
+    int64_t cols = op->w->cols, out = op->w->rows, first = p->first + t.j;
     float *y = j->y[k] + t.i * out + first;
-    gemm(j->c, y, out, j->x + t.i * cols, cols, panel->data + t.j * cols, cols, t.m, t.n, cols, 1, j->accumulate ? 1 : 0,
-         GEMM_TRANS_B);
+    gemm_packed(j->c, worker, y, out, j->x + t.i * cols, cols, 1, packed_part(j->c, p->room, t.j, 0, cols), t.m, t.n, cols,
+                j->accumulate);
     if (op->bias)
         for (int64_t i = 0; i < t.m; i++)
             j->c->rows->add(y + i * out, op->bias + first, t.n);
@@ -180,12 +257,12 @@ static void tile_task(void *arg, int64_t task, int worker)
     }
 }
 
-/* The ops [0, n) of j, all decoded side by side when the panel buffer holds them, else panel by panel. */
+/* The ops of j, all packed side by side when the panel buffer holds them, else one after the other, panel by panel. */
 static void forward_many(struct forward_job *j)
 {
     int64_t used = 0;
     for (int k = 0; k < j->n_ops; k++)
-        used += j->ops[k].w->rows * j->ops[k].w->cols;
+        used += packed_floats(j->c, j->ops[k].w->rows, j->ops[k].w->cols);
     if (j->n_ops > 1 && used > PANEL_FLOATS) {
         for (int k = 0; k < j->n_ops; k++) {
             struct forward_job one = *j;
@@ -196,15 +273,15 @@ static void forward_many(struct forward_job *j)
         }
         return;
     }
-    for (int64_t first = 0; first < j->ops[0].w->rows; first += j->pieces[0].panel.n) { /* one round for ops side by side */
+    for (int64_t first = 0; first < j->ops[0].w->rows; first += j->pieces[0].n) { /* one round for ops side by side */
         used = 0;
         for (int k = 0; k < j->n_ops; k++) {
-            j->pieces[k] = piece_at(j->c, j->ops[k].w, first, TILE_OUTPUTS, used);
-            used += j->pieces[k].room ? j->pieces[k].panel.n * j->ops[k].w->cols : 0;
-            j->tiles[k] = tiles_cut(j->rows, j->pieces[k].panel.n, TILE_ROWS, TILE_OUTPUTS, ceil_div(ENOUGH_TILES, j->n_ops));
+            j->pieces[k] = piece_at(j->c, j->ops[k].w, first, used, PANEL_FLOATS);
+            used += packed_floats(j->c, j->pieces[k].n, j->ops[k].w->cols);
+            j->tiles[k] = tiles_cut(j->rows, j->pieces[k].n, GEMM_MAX_M, TILE_OUTPUTS, ceil_div(ENOUGH_TILES, j->n_ops));
             j->chunks[k + 1] = j->chunks[k] + j->tiles[k].count;
         }
-        decode_pieces(j->c, j->pieces, j->n_ops);
+        fill_pieces(j->c, j->pieces, j->n_ops, pack_task, j->c->rows->nr);
         pool_run(j->c->pool, tile_task, j, j->chunks[j->n_ops]);
     }
 }
@@ -245,12 +322,11 @@ struct backward_job {
 /* dx += dy W */
 static void input_task(void *arg, int64_t task, int worker)
 {
-    (void)worker;
     struct backward_job *j = arg;
     struct tile t = tile_at(&j->tiles, task);
     int64_t cols = j->op->w->cols, out = j->op->w->rows;
-    gemm(j->c, j->dx + t.i * cols + t.j, cols, j->dy + t.i * out + j->panel.first, out, j->panel.data + t.j, cols, t.m, t.n,
-         j->panel.n, 1, 1, 0);
+    gemm_packed(j->c, worker, j->dx + t.i * cols + t.j, cols, j->dy + t.i * out + j->panel.first, out, 1,
+                packed_part(j->c, j->panel.data, t.j, 0, j->panel.n), t.m, t.n, j->panel.n, true);
 }
 
 /* dt = scale dy B, and from it dx += mask(dt A) */
@@ -324,9 +400,11 @@ static void lora_backward(struct backward_job *j)
 void linear_backward(const struct compute *c, float *dx, const float *dy, const struct linear *op, const float *x, int64_t rows)
 {
     struct backward_job j = {.c = c, .op = op, .dx = dx, .dy = dy, .x = x, .rows = rows};
+    int64_t fit = PANEL_FLOATS / packed_floats(c, op->w->cols, 1);
     for (int64_t first = 0; first < op->w->rows; first += j.panel.n) {
-        j.panel = panel_load(c, op->w, first, TILE_OUTPUTS);
-        j.tiles = tiles_cut(rows, op->w->cols, TILE_ROWS, TILE_OUTPUTS, ENOUGH_TILES);
+        j.panel = (struct panel){first, min_i64(fit, op->w->rows - first), NULL};
+        j.panel.data = panel_pack_across(c, op->w, first, j.panel.n, c->panel);
+        j.tiles = tiles_cut(rows, op->w->cols, GEMM_MAX_M, TILE_OUTPUTS, ENOUGH_TILES);
         pool_run(c->pool, input_task, &j, j.tiles.count);
     }
     if (has_lora(op))
@@ -339,22 +417,36 @@ struct gradient_job {
     const struct compute *c;
     float *dw;
     const float *dy, *x;
-    int64_t rows, outputs, cols, first;
+    int64_t outputs, cols, first;
+    int64_t row, n_rows; /* of dy and x, in this round */
     struct tiles tiles;
 };
 
-static void gradient_task(void *arg, int64_t task, int worker)
+static void pack_x_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
     struct gradient_job *j = arg;
+    int64_t i = task * DECODE_ROWS, n = min_i64(DECODE_ROWS, j->n_rows - i);
+    gemm_pack_columns(j->c, j->c->panel, j->x + (j->row + i) * j->cols, j->cols, i, n, j->cols, j->n_rows);
+}
+
+static void gradient_task(void *arg, int64_t task, int worker)
+{
+    struct gradient_job *j = arg;
     struct tile t = tile_at(&j->tiles, task);
-    gemm(j->c, j->dw + t.i * j->cols + t.j, j->cols, j->dy + j->first + t.i, j->outputs, j->x + t.j, j->cols, t.m, t.n, j->rows, 1,
-         1, GEMM_TRANS_A);
+    gemm_packed(j->c, worker, j->dw + t.i * j->cols + t.j, j->cols, j->dy + j->row * j->outputs + j->first + t.i, 1, j->outputs,
+                packed_part(j->c, j->c->panel, t.j, 0, j->n_rows), t.m, t.n, j->n_rows, true);
 }
 
 void linear_weight_gradient(const struct compute *c, float *dw, const float *dy, const float *x, int64_t rows, int64_t outputs,
                             int64_t cols, int64_t first, int64_t n)
 {
-    struct gradient_job j = {c, dw, dy, x, rows, outputs, cols, first, tiles_cut(n, cols, TILE_ROWS, TILE_OUTPUTS, ENOUGH_TILES)};
-    pool_run(c->pool, gradient_task, &j, j.tiles.count);
+    struct gradient_job j = {.c = c, .dw = dw, .dy = dy, .x = x, .outputs = outputs, .cols = cols, .first = first};
+    int64_t fit = PANEL_FLOATS / packed_floats(c, cols, 1);
+    j.tiles = tiles_cut(n, cols, GEMM_MAX_M, TILE_OUTPUTS, ENOUGH_TILES);
+    for (; j.row < rows; j.row += j.n_rows) {
+        j.n_rows = min_i64(fit, rows - j.row);
+        pool_run(c->pool, pack_x_task, &j, ceil_div(j.n_rows, DECODE_ROWS));
+        pool_run(c->pool, gradient_task, &j, j.tiles.count);
+    }
 }

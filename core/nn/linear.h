@@ -35,8 +35,14 @@ struct panel {
     const float *data; /* [n, cols]; in the compute's panel buffer, or the file's own floats */
 };
 
-/* Decodes as many rows from `first` on as the panel buffer holds, a multiple of `unit` unless they are the last. */
-struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first, int64_t unit);
+/* As many rows from `first` on as the panel buffer holds: a multiple of GEMM_UNIT_N unless they are the last. */
+struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first);
+
+/* The same, packed as the right-hand side W^T [cols, n] of gemm_packed in the first `size` floats of the panel buffer. */
+struct panel panel_pack(const struct compute *c, const struct weight *w, int64_t first, int64_t size);
+
+/* Rows [first, first + n), packed as the right-hand side W [n, cols] in `room`, packed_floats(cols, n). Returns room. */
+const float *panel_pack_across(const struct compute *c, const struct weight *w, int64_t first, int64_t n, float *room);
 
 /* Low-rank adaptation (Hu et al., arXiv 2106.09685): y += scale * dropout(x) A^T B^T. */
 struct lora {
@@ -70,7 +76,7 @@ void linear_forward(const struct compute *c, float *const y[], const struct line
  * x is the forward's input; it is read only for the LoRA gradients and may be NULL without them. */
 void linear_backward(const struct compute *c, float *dx, const float *dy, const struct linear *op, const float *x, int64_t rows);
 
-/* dw [w->rows, cols] += dy [rows, w->rows]^T x [rows, cols], for rows [first, first + n) of dw only (dw points at row `first`). */
+/* Uses the panel buffer. dw [w->rows, cols] += dy [rows, w->rows]^T x [rows, cols], for rows [first, first + n) of dw only (dw points at row `first`). */
 void linear_weight_gradient(const struct compute *c, float *dw, const float *dy, const float *x, int64_t rows, int64_t outputs,
                             int64_t cols, int64_t first, int64_t n);
 

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "core/kernel/gemm.h"
+
 static inline int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
@@ -31,13 +33,13 @@ struct tiles {
 };
 
 /* Tiles of at most max_m x max_n, made smaller (down to about 64 x 96) until there are `enough` to keep several threads busy.
- * Small tiles cost: sgemm copies both operands for each. */
+ * Small tiles cost: the operands are packed for each. Tiles begin at multiples of GEMM_UNIT_M and GEMM_UNIT_N. */
 static inline struct tiles tiles_cut(int64_t m, int64_t n, int64_t max_m, int64_t max_n, int64_t enough)
 {
-    enum { MIN_M = 64, MIN_N = 96, UNIT = 16 };
+    enum { MIN_M = 64, MIN_N = 96 };
     int64_t pm = ceil_div(m, max_m), pn = ceil_div(n, max_n);
     for (;;) {
-        int64_t tm = run_length(m, pm, UNIT), tn = run_length(n, pn, UNIT);
+        int64_t tm = run_length(m, pm, GEMM_UNIT_M), tn = run_length(n, pn, GEMM_UNIT_N);
         if (pm * pn >= enough || (tm <= MIN_M && tn <= MIN_N))
             return (struct tiles){m, n, tm, tn, ceil_div(n, tn), ceil_div(m, tm) * ceil_div(n, tn)};
         if (tn <= MIN_N || (tm > MIN_M && tm >= tn))
