@@ -99,16 +99,27 @@ static int evaluate_all(struct job *j, struct err *err)
     return 0;
 }
 
-/* The largest number of units that any ratio takes out: the steps of a greedy search that serves all of them. */
+/* The largest number of units that any ratio takes out: the steps of a greedy search that serves all of them. A ratio that cannot
+ * be had is refused here, before the scoring, which may take hours. */
 static int largest_count(int64_t *count, const struct job *j, struct err *err)
 {
-    int64_t n, units = 0;
+    const struct model *m = &j->s->m;
+    int64_t n, units = 0, may_go = 0;
     *count = 0;
-    for (int64_t i = 0; i < j->s->m.n_order; i++)
-        units += j->scoring.o.sublayers ? parts_count(j->s->m.blocks[j->s->m.order[i]].parts) : 1;
+    for (int64_t i = 0; i < m->n_order; i++) {
+        int64_t block = m->order[i], here = j->scoring.o.sublayers ? parts_count(m->blocks[block].parts) : 1;
+        units += here;
+        may_go += block >= j->k.keep_first && block < m->cfg.n_blocks - j->k.keep_last ? here : 0;
+    }
+    may_go = may_go < units ? may_go : units - 1;
     for (int64_t i = 0; i < j->k.n_ratios; i++) {
         if (plan_count(&n, j->ratios[i], units, err) != 0)
             return -1;
+        if (n < 1 || n > may_go)
+            return err_usage(
+                err, "--ratios: %g of %lld %s is %lld to drop; 1 to %lld may go when the first %lld and the last %lld blocks stay",
+                j->ratios[i], (long long)units, j->scoring.o.sublayers ? "halves of blocks" : "blocks", (long long)n,
+                (long long)may_go, (long long)j->k.keep_first, (long long)j->k.keep_last);
         *count = n > *count ? n : *count;
     }
     return 0;
@@ -200,12 +211,15 @@ static int write_all(struct job *j, const char *dir, struct err *err)
 static int run(struct job *j, const struct compare_words *w, const struct text_words *how, struct err *err)
 {
     char *scores = path_join(w->out, "scores.json", err), *copy = path_join(w->out, "scores.h5", err);
+    int64_t largest;
     int rc = -1;
     if (!scores || !copy || open_texts(j, w->texts, how, err) != 0 ||
         calibration_read(&j->cal, w->calib, j->s->t, w->samples, w->seq_len, (uint64_t)j->o->seed, w->bos_every, err) != 0)
         goto done;
-    if (j->scoring.o.count == 0 && largest_count(&j->scoring.o.count, j, err) != 0)
+    if (largest_count(&largest, j, err) != 0)
         goto done;
+    if (j->scoring.o.count == 0)
+        j->scoring.o.count = largest;
     if (dir_make(w->out, err) != 0 || scoring_run(&j->scoring, j->cli, j->s, j->o, &j->cal, scores, copy, err) != 0)
         goto done;
     j->k.n_criteria = j->scoring.n;
@@ -219,6 +233,7 @@ static int run(struct job *j, const struct compare_words *w, const struct text_w
     if (write_all(j, w->out, err) != 0)
         goto done;
     if (j->cli->out && !j->cli->json) {
+        fprintf(j->cli->out, "perplexities by %s\n", j->texts[0].protocol.name);
         print_table(j->cli->out, &j->k);
         fprintf(j->cli->out, "report: %s\n", json_string_value(json_object_get(j->cli->result, "report")));
     }
@@ -238,7 +253,7 @@ static int check(struct job *j, const struct compare_words *w, const struct scor
         return err_usage(err, "compare drops blocks itself: it takes neither --drop nor --adapter");
     if (j->k.keep_first < 0 || j->k.keep_last < 0)
         return err_usage(err, "--keep-first and --keep-last must not be negative");
-    return parse_ratios(j, w->ratios, err) == 0 && scoring_check(&j->scoring, scoring, w->criteria, err) == 0
+    return parse_ratios(j, w->ratios, err) == 0 && scoring_check(&j->scoring, scoring, "criteria", w->criteria, err) == 0
                ? eval_text_open(&j->texts[0], NULL, NULL, how, err)
                : -1;
 }

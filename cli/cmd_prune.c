@@ -159,8 +159,8 @@ static void report(struct cli *cli, const struct decision *d, const char *out)
                 repaired_ppl(d, "ppl_without"), repaired_ppl(d, "ppl_with"));
 }
 
-static int check(struct decision *d, const struct target *t, const struct repair_words *w, const char *drop, const char *format,
-                 bool no_protect, struct err *err)
+static int check(struct decision *d, const struct target *t, const struct repair_words *w, const char *drop, const char *adapter,
+                 const char *format, bool no_protect, struct err *err)
 {
     if (!t->out || !d->scores_path == !drop || (d->scores_path && (d->ratio != 0) == (d->count != 0)))
         return err_usage(err, "prune needs --out, and either --drop or --scores with one of --ratio and --count");
@@ -170,6 +170,8 @@ static int check(struct decision *d, const struct target *t, const struct repair
         return err_usage(err, "--repair %s: linear was expected", w->method);
     if (!w->method != !w->calib)
         return err_usage(err, "--repair and --calib belong together");
+    if (w->method && adapter)
+        return err_usage(err, "--repair changes weights that the adapter was trained beside: merge it into the model first");
     if (no_protect)
         d->keep_first = d->keep_last = 0;
     if (d->keep_first < 0 || d->keep_last < 0 || d->count < 0)
@@ -212,7 +214,7 @@ int cmd_prune(struct cli *cli, struct err *err)
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     const char *drop = o.drop;
-    if (check(&d, &t, &w, drop, format, no_protect, err) != 0)
+    if (check(&d, &t, &w, drop, o.adapter, format, no_protect, err) != 0)
         return -1;
     o.drop = NULL; /* applied below, for a repair needs the whole model */
     if (session_open(&s, &o, words.word[0], 0, err) != 0)

@@ -178,17 +178,45 @@ static const json_t *section(const struct experiment *e, const char *name)
     return json_object_get(e->config, name);
 }
 
+/* Notes that a stage begins with these words. *resume: it was begun with the same ones before, and left `state` to go on from. */
+static int mark_begun(bool *resume, const struct experiment *e, const char *command, const struct words *w, const char *state,
+                      struct err *err)
+{
+    char key[65] = "", file[96];
+    snprintf(file, sizeof file, "stages/%s.started.json", command);
+    char *path = in_out(e, file, err);
+    if (!path)
+        return -1;
+    chain_key(key, e->key, command, w);
+    json_t *same = recorded(path, key), *mark = json_pack("{ss sb}", "key", key, "result", 1);
+    *resume = same && path_exists(state);
+    int rc = json_write(path, mark, err);
+    json_decref(same);
+    json_decref(mark);
+    free(path);
+    return rc;
+}
+
 static int run_score(struct experiment *e, const char *model, struct err *err)
 {
+    const char *criterion = json_string_value(json_object_get(section(e, "score"), "criterion"));
     struct words w = {0};
-    char *out = in_out(e, "scores.json", err), *copy = in_out(e, "scores.h5", err);
-    int rc = out && copy && word(&w, model, err) == 0 && options_of(&w, e, section(e, "score"), NULL, err) == 0 &&
-                     option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0
-                 ? stage(&e->score, e, "score", "score", &w, out, NULL, err)
-                 : -1;
+    bool resume;
+    char *out = in_out(e, "scores.json", err), *copy = in_out(e, "scores.h5", err), *state = in_out(e, "scores.json.partial", err);
+    int rc = -1;
+    if (criterion && strchr(criterion, ',')) {
+        err_set(err, "%s: \"score\": one criterion was expected, \"%s\" found", e->config_path, criterion);
+        goto done;
+    }
+    if (out && copy && state && word(&w, model, err) == 0 && options_of(&w, e, section(e, "score"), NULL, err) == 0 &&
+        option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0 &&
+        mark_begun(&resume, e, "score", &w, state, err) == 0)
+        rc = stage(&e->score, e, "score", "score", &w, out, resume ? "resume" : NULL, err);
+done:
     words_free(&w);
     free(out);
     free(copy);
+    free(state);
     return rc;
 }
 
@@ -205,28 +233,16 @@ static int run_prune(struct experiment *e, const char *model, const char *pruned
     return rc;
 }
 
-/* A training that was interrupted goes on where its last checkpoint is, if it was begun with the same words. */
 static int run_train(struct experiment *e, const char *pruned, const char *adapter, struct err *err)
 {
     struct words w = {0};
-    char key[65] = "", *started = in_out(e, "stages/train.started.json", err),
-         *state = path_join(adapter, "checkpoint.safetensors", err);
-    int rc = -1;
-    json_t *mark = NULL, *same = NULL;
-    if (!started || !state || word(&w, pruned, err) != 0 || options_of(&w, e, section(e, "train"), NULL, err) != 0 ||
-        option(&w, "out", adapter, err) != 0)
-        goto done;
-    chain_key(key, e->key, "train", &w);
-    same = recorded(started, key);
-    bool resume = same && path_exists(state);
-    mark = json_pack("{ss sb}", "key", key, "result", 1);
-    if (json_write(started, mark, err) == 0)
-        rc = stage(&e->train, e, "train", "train", &w, adapter, resume ? "resume" : "force", err);
-done:
+    bool resume;
+    char *state = path_join(adapter, "checkpoint.safetensors", err);
+    int rc = state && word(&w, pruned, err) == 0 && options_of(&w, e, section(e, "train"), NULL, err) == 0 &&
+                     option(&w, "out", adapter, err) == 0 && mark_begun(&resume, e, "train", &w, state, err) == 0
+                 ? stage(&e->train, e, "train", "train", &w, adapter, resume ? "resume" : "force", err)
+                 : -1;
     words_free(&w);
-    json_decref(same);
-    json_decref(mark);
-    free(started);
     free(state);
     return rc;
 }
@@ -372,6 +388,22 @@ static void release(struct experiment *e)
     json_decref(e->config);
 }
 
+/* Parameters and perplexities of the three models. */
+static void print_table(FILE *out, const struct experiment *e)
+{
+    int width[MAX_TEXTS];
+    fprintf(out, "%-10s %14s", "", "parameters");
+    for (int64_t i = 0; i < e->n_texts; i++)
+        width[i] = fprintf(out, "  perplexity, %s", experiment_text_name(e, i));
+    for (int m = 0; m < N_MODELS; m++) {
+        fprintf(out, "\n%-10s %12.2f M", model_names[m],
+                1e-6 * (double)json_integer_value(json_object_get(e->inspect[m], "n_params")));
+        for (int64_t i = 0; i < e->n_texts; i++)
+            fprintf(out, "%*.2f", width[i], json_real_value(json_object_get(e->ppl[m][i], "ppl")));
+    }
+    fputc('\n', out);
+}
+
 int cmd_run(struct cli *cli, struct err *err)
 {
     const char *out = NULL;
@@ -393,20 +425,8 @@ int cmd_run(struct cli *cli, struct err *err)
     rc = e.config && stages && report && check_config(&e, err) == 0 && dir_make(stages, err) == 0 ? run_stages(&e, err) : -1;
     if (rc == 0) {
         cli->result = json_pack("{ss sI}", "report", report, "stages_reused", (json_int_t)e.reused);
-        if (cli->out && !cli->json) {
-            fprintf(cli->out, "%-10s %14s", "", "parameters");
-            for (int64_t i = 0; i < e.n_texts; i++)
-                fprintf(cli->out, "  %s",
-                        json_string_value(
-                            json_object_get(json_array_get(json_object_get(section(&e, "eval"), "texts"), (size_t)i), "name")));
-            for (int m = 0; m < N_MODELS; m++) {
-                fprintf(cli->out, "\n%-10s %12.2f M", model_names[m],
-                        1e-6 * (double)json_integer_value(json_object_get(e.inspect[m], "n_params")));
-                for (int64_t i = 0; i < e.n_texts; i++)
-                    fprintf(cli->out, "  ppl %.2f", json_real_value(json_object_get(e.ppl[m][i], "ppl")));
-            }
-            fputc('\n', cli->out);
-        }
+        if (cli->out && !cli->json)
+            print_table(cli->out, &e);
     }
     free(stages);
     free(report);

@@ -1,41 +1,118 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/scoring.h"
 
-static double score_of(const struct scores *s, int64_t position)
+/* ---- tables ---- */
+
+/* What a unit is listed with: its score; for a greedy search, whose scores are only steps, the perplexity it left behind. NaN where
+ * there is none. */
+static double listed(const struct scores *s, const int64_t *order, int64_t rank)
 {
-    return s->score[position];
+    if (!s->trace)
+        return s->score[order[rank]];
+    return rank < s->steps ? s->trace[rank] : s->candidates[(s->steps - 1) * s->n + order[rank]];
 }
 
-/* The ranking as a table, with a bar that shows each score between the smallest and the third quartile: the last few are often
- * far away. */
+/* Digits behind the point that show five figures of a low score; -1 where a plain number would be too long. */
+static int digits_for(const struct scores *s, const int64_t *order)
+{
+    double v = listed(s, order, s->n / 4);
+    int64_t whole = 0;
+    for (int64_t i = 0; i < s->n; i++)
+        whole += listed(s, order, i) == (double)(i + 1); /* steps of a search */
+    if (whole == s->n)
+        return 0;
+    int magnitude = v != 0 ? (int)floor(log10(fabs(v))) : 0;
+    if (magnitude < -6 || magnitude > 11)
+        return -1;
+    return magnitude < 4 ? 4 - magnitude : 0;
+}
+
+static void print_number(FILE *out, double v, int digits, int width)
+{
+    if (isnan(v))
+        fprintf(out, "%*s", width, "-");
+    else if (digits < 0)
+        fprintf(out, "%*.5g", width, v);
+    else
+        fprintf(out, "%*.*f", width, digits, v);
+}
+
+static const char *units_name(const struct scores *s)
+{
+    return scores_sublayers(s) ? "sublayer" : "block";
+}
+
+/* One ranking, with a bar that shows each score between the smallest and the third quartile: the last few are often far away. */
 static void print_scores(FILE *out, const struct scores *s, const char *heading)
 {
     int64_t order[s->n];
     char name[UNIT_NAME];
     scores_order(order, s);
-    double low = score_of(s, order[0]), high = score_of(s, order[s->n - 1 - s->n / 4]);
-    fprintf(out, "%s; perplexity of the model as it is: %.4f\n%5s  %8s  %20s%s\n", s->criterion, s->base_ppl, "rank",
-            scores_sublayers(s) ? "sublayer" : "block", heading, s->swap ? "  swaps with next" : "");
+    double low = listed(s, order, 0), high = listed(s, order, s->n - 1 - s->n / 4);
+    int digits = digits_for(s, order);
+    fprintf(out, "%5s  %8s  %20s%s\n", "rank", units_name(s), s->trace ? "perplexity after" : heading,
+            s->swap ? "  swaps with next" : "");
     for (int64_t i = 0; i < s->n; i++) {
-        double v = score_of(s, order[i]), part = high > low ? (v - low) / (high - low) : 0;
-        int bar = part > 1 ? 30 : (int)(30 * part);
-        fprintf(out, "%5lld  %8s  %20.6g", (long long)i + 1, unit_name(name, s->unit[order[i]]), v);
+        double v = listed(s, order, i), part = high > low && !isnan(v) ? (v - low) / (high - low) : 0;
+        int bar = part > 1 ? 30 : part > 0 ? (int)(30 * part) : 0;
+        if (s->trace && i == s->steps)
+            fprintf(out, "%5s  not taken out; perplexity had this one gone in the last step instead\n", "");
+        fprintf(out, "%5lld  %8s  ", (long long)i + 1, unit_name(name, s->unit[order[i]]));
+        print_number(out, v, digits, 20);
         if (s->swap && i + 1 < s->n)
             fprintf(out, "  %13.1f %%", 100 * s->swap[i]);
-        else if (s->swap)
-            fprintf(out, "%17s", "");
-        fprintf(out, "  %.*s%s\n", bar, "##############################", part > 1 ? ">" : "");
+        if (bar > 0)
+            fprintf(out, "%*s  %.*s%s", s->swap && i + 1 == s->n ? 17 : 0, "", bar, "##############################",
+                    part > 1 ? ">" : "");
+        fputc('\n', out);
+    }
+    if (s->distance) {
+        fprintf(out, "the closest window of %lld:", (long long)s->window);
+        for (int64_t i = 0; i < s->window; i++)
+            fprintf(out, "%s %s", i ? "," : "", unit_name(name, s->unit[order[i]]));
+        fputc('\n', out);
+    }
+    if (s->swap)
+        fprintf(out, "swaps with next: probability that the two would change places on other texts of the kind\n");
+}
+
+/* Several rankings side by side: which unit each criterion would take out first, second ... */
+static void print_orders(FILE *out, const struct scoring *g)
+{
+    enum { NARROW = 8 };
+    int64_t n = g->scores[0].n, orders[g->n][n];
+    char name[UNIT_NAME];
+    for (int64_t k = 0; k < g->n; k++)
+        scores_order(orders[k], &g->scores[k]);
+    fprintf(out, "%ss in the order in which they would go\n%5s", units_name(&g->scores[0]), "rank");
+    for (int64_t k = 0; k < g->n; k++)
+        fprintf(out, "  %*s", NARROW, g->which[k]->name);
+    fputc('\n', out);
+    for (int64_t i = 0; i < n; i++) {
+        fprintf(out, "%5lld", (long long)i + 1);
+        for (int64_t k = 0; k < g->n; k++) {
+            int width = (int)strlen(g->which[k]->name);
+            fprintf(out, "  %*s", width > NARROW ? width : NARROW, unit_name(name, g->scores[k].unit[orders[k][i]]));
+        }
+        fputc('\n', out);
     }
 }
 
 static void print_results(FILE *out, const struct scoring *g)
 {
+    fprintf(out, "%s%sperplexity of the model as it is: %.4f\n", g->n == 1 ? g->which[0]->name : "", g->n == 1 ? "; " : "",
+            g->scores[0].base_ppl);
+    if (g->n == 1)
+        print_scores(out, &g->scores[0], g->which[0]->score);
+    else
+        print_orders(out, g);
     for (int64_t i = 0; i < g->n; i++)
-        if (g->scores[i].n) /* empty where a finished file was taken over */
-            print_scores(out, &g->scores[i], g->which[i]->score);
+        fprintf(out, "%s%s", i ? ", " : "scores in ", g->files[i]);
+    fputc('\n', out);
 }
 
 int cmd_score(struct cli *cli, struct err *err)
@@ -69,7 +146,7 @@ int cmd_score(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (!calib || !out)
         return err_usage(err, "score needs --calib and --out");
-    if (scoring_check(&g, &w, names, err) != 0 || session_open(&s, &o, words.word[0], 0, err) != 0)
+    if (scoring_check(&g, &w, "criterion", names, err) != 0 || session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
     rc = -1;
     if (calibration_read(&cal, calib, s.t, samples, seq_len, (uint64_t)o.seed, bos_every, err) != 0 ||

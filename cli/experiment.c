@@ -11,7 +11,7 @@
 #include "core/io/h5.h"
 #include "prune/score.h"
 
-static const char *text_name(const struct experiment *e, int64_t i)
+const char *experiment_text_name(const struct experiment *e, int64_t i)
 {
     const json_t *text = json_array_get(json_object_get(json_object_get(e->config, "eval"), "texts"), (size_t)i);
     const char *name = json_string_value(json_object_get(text, "name"));
@@ -30,7 +30,7 @@ static int write_json(const struct experiment *e, const char *path, struct err *
     for (int m = 0; m < N_MODELS; m++) {
         json_t *texts = json_object(), *samples = json_array();
         for (int64_t i = 0; i < e->n_texts; i++)
-            json_object_set(texts, text_name(e, i), e->ppl[m][i]);
+            json_object_set(texts, experiment_text_name(e, i), e->ppl[m][i]);
         for (int64_t i = 0; i < e->n_prompts; i++)
             json_array_append(samples, json_object_get(e->sample[m][i], "text"));
         json_t *one = json_pack("{sO so so}", "model", e->inspect[m], "texts", texts, "samples", samples);
@@ -79,7 +79,7 @@ static int write_h5(const struct experiment *e, const char *path, struct err *er
     struct h5_writer w;
     const char *texts[MAX_TEXTS];
     for (int64_t i = 0; i < e->n_texts; i++)
-        texts[i] = text_name(e, i);
+        texts[i] = experiment_text_name(e, i);
     if (h5_writer_open(&w, path, err) != 0)
         return -1;
     int rc = h5_put_strings(&w, "texts", texts, e->n_texts, err) == 0 &&
@@ -150,6 +150,7 @@ static int sheet_scores(struct sheet *s, const struct experiment *e, struct err 
     struct err none = {0};
     const struct criterion *criterion = criterion_find(s->scores.criterion, &none);
     s->r.criterion = s->scores.criterion;
+    s->r.score_name = criterion ? criterion->score : NULL;
     s->r.n_blocks = n;
     s->r.score = s->scores.score;
     s->r.unit = s->scores.unit;
@@ -197,7 +198,7 @@ static void sheet_models(struct sheet *s, const struct experiment *e)
             s->continuations[i * N_MODELS + m] = json_string_value(json_object_get(e->sample[m][i], "text"));
     }
     for (int64_t i = 0; i < e->n_texts; i++)
-        s->texts[i] = text_name(e, i);
+        s->texts[i] = experiment_text_name(e, i);
     for (int64_t i = 0; i < e->n_prompts; i++)
         s->prompts[i] =
             json_string_value(json_array_get(json_object_get(json_object_get(e->config, "generate"), "prompts"), (size_t)i));

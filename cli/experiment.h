@@ -25,6 +25,9 @@ struct experiment {
     json_t *sample[N_MODELS][MAX_PROMPTS];
 };
 
+/* What text i is called. */
+const char *experiment_text_name(const struct experiment *e, int64_t i);
+
 /* evaluation.json and evaluation.h5 in the experiment's folder. */
 int experiment_write_evaluation(const struct experiment *e, struct err *err);
 

@@ -125,13 +125,20 @@ static void blocks_section(FILE *f, const struct report *r)
     blocks_legend(f, r);
     plot_blocks(f, r, false);
     plot_blocks(f, r, true);
+    bool halves = false;
+    for (int64_t i = 0; r->unit && i < r->n_blocks; i++)
+        halves |= r->unit[i].parts != PARTS_ALL;
+    const char *what = halves ? "half of a block" : "block";
     fputs("<figcaption>", f);
     if (r->base_ppl > 0)
-        fputs("Perplexity of the model with that one block left out, on the calibration rows. A stem starts at the perplexity of "
-              "the intact model: the longer it is, the more the model relies on the block.",
-              f);
+        fprintf(f,
+                "Perplexity of the model with that one %s left out, on the calibration rows. A stem starts at the perplexity of "
+                "the intact model: the longer it is, the more the model relies on it.",
+                what);
     else
-        fputs("Score of each block on the calibration rows. The lowest are dropped first.", f);
+        fprintf(f, "Score of each %s; the lowest are dropped first.", what);
+    if (halves)
+        fputs(" Each block stands twice: its attention, then its feed-forward.", f);
     blocks_off_scale(f, r);
     if (r->criterion) {
         fputs(" Criterion: ", f);

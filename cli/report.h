@@ -23,7 +23,8 @@ struct report {
     const char *subtitle;
 
     /* ---- block importance ---- */
-    const char *criterion; /* "ppl" */
+    const char *criterion;  /* "ppl" */
+    const char *score_name; /* what its scores are: "1 - cos(in, out)" */
     int64_t n_blocks;
     const struct unit *unit; /* [n_blocks]: what was scored; NULL: whole blocks from 0 */
     const double *score;     /* [n_blocks]; with base_ppl > 0: perplexity of the model without that block */

@@ -148,17 +148,17 @@ void plot_block_scores(FILE *f, const struct report *r, const struct blocks_look
 void plot_blocks(FILE *f, const struct report *r, bool narrow)
 {
     bool base = r->base_ppl > 0, log_scale = blocks_log_scale(r);
-    struct blocks_look look = {.id = "blocks",
-                               .form = narrow ? "narrow" : "wide",
-                               .title = base ? "Perplexity without each block" : "Score of each block",
-                               .y_name =
-                                   base ? log_scale ? "Perplexity without the block (log scale)" : "Perplexity without the block"
-                                   : log_scale ? "Score (log scale)"
-                                               : "Score",
-                               .width = narrow ? 360 : 820,
-                               .height = narrow ? 310 : 350,
-                               .left = narrow ? 44 : 54,
-                               .right = narrow ? 50 : 62};
+    char score[64];
+    snprintf(score, sizeof score, "%s%s", r->score_name ? r->score_name : "Score", log_scale ? " (log scale)" : "");
+    struct blocks_look look = {
+        .id = "blocks",
+        .form = narrow ? "narrow" : "wide",
+        .title = base ? "Perplexity without each block" : "Score of each block",
+        .y_name = base ? log_scale ? "Perplexity without the block (log scale)" : "Perplexity without the block" : score,
+        .width = narrow ? 360 : 820,
+        .height = narrow ? 310 : 350,
+        .left = narrow ? 44 : 54,
+        .right = narrow ? 50 : 62};
     plot_block_scores(f, r, &look);
 }
 

@@ -14,35 +14,36 @@ void scoring_options(struct opt *table, struct scoring_words *w, struct scoring 
     g->o.weights = (struct weight_options){.norm_power = 1, .sample_batch = 1};
     g->save_every = 60;
     struct opt opts[SCORING_OPTS] = {
-        {OPT_STRING, "unit", &w->unit, "U", "what goes at once: block, or sublayer (attention and feed-forward apart)"},
+        {OPT_STRING, "unit", &w->unit, "U", "what goes at once: block, or sublayer (attention and feed-forward each for itself)"},
         {OPT_INT, "count", &g->o.count, "K", "greedy: removals to search; angular: blocks of the window; 0: a fifth of all"},
-        {OPT_STRING, "tokens", &w->tokens, "T", "angular: distance at the last token of each sample, or at all"},
+        {OPT_STRING, "tokens", &w->tokens, "T", "angular: distance at the last token of each sample, or at all of them: last, all"},
         {OPT_INT, "norm-power", &g->o.weights.norm_power, "P", "taylor, magnitude: power of each weight's score, 1 or 2"},
         {OPT_STRING, "weight-reduction", &w->weight_reduction, "R",
          "taylor, magnitude: rows of a tensor to one: sum, mean, max, prod"},
         {OPT_STRING, "block-reduction", &w->block_reduction, "R",
          "taylor, magnitude: tensors of a block to one: sum, mean, max, prod"},
         {OPT_INT, "sample-batch", &g->o.weights.sample_batch, "B", "taylor: samples that share one mean loss"},
-        {OPT_FLAG, "resume", &g->resume, NULL, "go on after an interruption"},
-        {OPT_REAL, "save-every", &g->save_every, "S", "seconds between saves of the work so far, beside SCORES"},
+        {OPT_FLAG, "resume", &g->resume, NULL, "go on after an interruption; what is finished stays as it is"},
+        {OPT_REAL, "save-every", &g->save_every, "S", "seconds between saves of the work so far, as SCORES.partial"},
         {.kind = OPT_END},
     };
     memcpy(table, opts, sizeof opts);
 }
 
 /* "ppl,taylor" to criteria. */
-static int parse_names(struct scoring *g, const char *names, struct err *err)
+static int parse_names(struct scoring *g, const char *option, const char *names, struct err *err)
 {
+    struct err why = {0};
     for (const char *p = names;; p++) {
         char name[40];
         size_t n = strcspn(p, ",");
         snprintf(name, sizeof name, "%.*s", (int)n, p);
-        const struct criterion *k = criterion_find(name, err);
+        const struct criterion *k = criterion_find(name, &why);
         if (!k)
-            return -1;
+            return err_usage(err, "--%s %s: %s", option, names, why.msg);
         for (int64_t i = 0; i < g->n; i++)
             if (g->which[i] == k)
-                return err_usage(err, "criterion %s is named twice", name);
+                return err_usage(err, "--%s %s: %s is named twice", option, names, name);
         g->which[g->n++] = k; /* no more than there are, so they fit */
         p += n;
         if (!*p)
@@ -50,10 +51,29 @@ static int parse_names(struct scoring *g, const char *names, struct err *err)
     }
 }
 
-int scoring_check(struct scoring *g, const struct scoring_words *w, const char *names, struct err *err)
+/* Options that count something. */
+static int check_counts(const struct score_options *o, struct err *err)
+{
+    const struct {
+        const char *name;
+        int64_t value, least;
+    } counts[] = {{"sample-batch", o->weights.sample_batch, 1},
+                  {"count", o->count, 0},
+                  {"keep-first", o->keep_first, 0},
+                  {"keep-last", o->keep_last, 0},
+                  {"bootstrap", o->bootstrap, 0}};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+        if (counts[i].value < counts[i].least)
+            return err_usage(err, "--%s %lld: at least %lld was expected", counts[i].name, (long long)counts[i].value,
+                             (long long)counts[i].least);
+    return 0;
+}
+
+int scoring_check(struct scoring *g, const struct scoring_words *w, const char *option, const char *names, struct err *err)
 {
     bool ppl = false;
-    if (parse_names(g, names, err) != 0 || reduction_parse(&g->o.weights.rows, w->weight_reduction, "weight-reduction", err) != 0 ||
+    if (parse_names(g, option, names, err) != 0 ||
+        reduction_parse(&g->o.weights.rows, w->weight_reduction, "weight-reduction", err) != 0 ||
         reduction_parse(&g->o.weights.tensors, w->block_reduction, "block-reduction", err) != 0)
         return -1;
     for (int64_t i = 0; i < g->n; i++)
@@ -66,9 +86,8 @@ int scoring_check(struct scoring *g, const struct scoring_words *w, const char *
         return err_usage(err, "--tokens %s: last or all was expected", w->tokens);
     if (g->o.weights.norm_power != 1 && g->o.weights.norm_power != 2)
         return err_usage(err, "--norm-power %lld: 1 or 2 was expected", (long long)g->o.weights.norm_power);
-    if (g->o.weights.sample_batch < 1 || g->o.count < 0 || g->o.keep_first < 0 || g->o.keep_last < 0 || g->o.bootstrap < 0)
-        return err_usage(
-            err, "--sample-batch must be at least 1; --count, --keep-first, --keep-last and --bootstrap must not be negative");
+    if (check_counts(&g->o, err) != 0)
+        return -1;
     if (!(g->save_every >= 0))
         return err_usage(err, "--save-every %g: seconds were expected", g->save_every);
     if (g->o.bootstrap && !ppl)
@@ -154,9 +173,20 @@ static void warn_of_zeros(struct cli *cli, const struct scores *s)
                  s->criterion);
 }
 
+/* Writes what was made; the copy first, so that a result under its name is complete. */
+static int write_job(struct scoring *g, int64_t i, const struct calibration *cal, const char *copy, struct err *err)
+{
+    char *second = copy ? file_of(g, i, copy, err) : NULL;
+    int rc = (!copy || (second && scores_write(second, &g->scores[i], cal, g->facts[i], err) == 0))
+                 ? scores_write(g->files[i], &g->scores[i], cal, g->facts[i], err)
+                 : -1;
+    free(second);
+    return rc;
+}
+
 /* The criteria job[n] in one go. */
 static int run_job(struct scoring *g, const int64_t *job, int64_t n, struct cli *cli, const struct session *s,
-                   const struct common *o, const struct calibration *cal, const char *out, const char *copy, struct err *err)
+                   const struct common *o, const struct calibration *cal, const char *copy, struct err *err)
 {
     const struct criterion *which[MAX_CRITERIA];
     struct scores made[MAX_CRITERIA];
@@ -167,27 +197,29 @@ static int run_job(struct scoring *g, const int64_t *job, int64_t n, struct cli 
     work_key(partial.key, g, job, n, s, o, cal);
     for (int64_t i = 0; i < n; i++)
         which[i] = g->which[job[i]];
-    while (g->resume && there < n && take_over(&g->scores[job[there]], g->files[job[there]], partial.key))
-        there++;
-    if (there == n)
-        return 0;
-    for (int64_t i = 0; i < there; i++)
-        scores_free(&g->scores[job[i]]);
-    if (asprintf(&path, "%s.partial", out) < 0)
+    if (asprintf(&path, "%s.partial", g->files[job[0]]) < 0) /* of its own for each job: they do not resume each other */
         return err_set(err, "out of memory");
     partial.path = path;
+    while (g->resume && there < n && take_over(&g->scores[job[there]], g->files[job[there]], partial.key))
+        there++;
+    if (there == n) {
+        for (int64_t i = 0; i < n; i++)
+            progress_say(&cli->progress, "%s was finished before", g->files[job[i]]);
+        partial_remove(&partial);
+        rc = 0;
+        goto done;
+    }
+    for (int64_t i = 0; i < there; i++)
+        scores_free(&g->scores[job[i]]);
     if (score_run(made, which, n, &g->o, &s->m, &s->c, s->adapter, cal, &partial, &cli->progress, err) != 0)
         goto done;
     rc = 0;
     for (int64_t i = 0; i < n; i++) {
-        char *second = copy ? file_of(g, job[i], copy, err) : NULL;
         g->scores[job[i]] = made[i];
         g->facts[job[i]] = facts_of(cli, s, o, partial.key);
         warn_of_zeros(cli, &made[i]);
-        if (rc == 0 && (scores_write(g->files[job[i]], &made[i], cal, g->facts[job[i]], err) != 0 ||
-                        (copy && (!second || scores_write(second, &made[i], cal, g->facts[job[i]], err) != 0))))
-            rc = -1;
-        free(second);
+        if (rc == 0)
+            rc = write_job(g, job[i], cal, copy, err);
     }
     if (rc == 0)
         partial_remove(&partial);
@@ -207,10 +239,10 @@ int scoring_run(struct scoring *g, struct cli *cli, const struct session *s, con
         if (!g->which[i]->backward)
             walk[n_walk++] = i;
     }
-    if (n_walk > 0 && run_job(g, walk, n_walk, cli, s, o, cal, out, copy, err) != 0)
+    if (n_walk > 0 && run_job(g, walk, n_walk, cli, s, o, cal, copy, err) != 0)
         return -1;
     for (int64_t i = 0; i < g->n; i++)
-        if (g->which[i]->backward && run_job(g, &i, 1, cli, s, o, cal, out, copy, err) != 0)
+        if (g->which[i]->backward && run_job(g, &i, 1, cli, s, o, cal, copy, err) != 0)
             return -1;
     return 0;
 }

@@ -27,8 +27,8 @@ struct scoring {
 /* Fills SCORING_OPTS entries, the last of them OPT_END, and the defaults. */
 void scoring_options(struct opt *table, struct scoring_words *w, struct scoring *g);
 
-/* Checks the options; names: "ppl,taylor". */
-int scoring_check(struct scoring *g, const struct scoring_words *w, const char *names, struct err *err);
+/* Checks the options; names: "ppl,taylor", the words of `option`. */
+int scoring_check(struct scoring *g, const struct scoring_words *w, const char *option, const char *names, struct err *err);
 
 /* Scores by every criterion and writes each result to `out` (and, unless NULL, `copy`); with several criteria "s.json" becomes
  * "s-ppl.json" and so on. With g->resume, finished files of the very same work are read instead of made again, and an

@@ -12,7 +12,7 @@ void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t def
         {OPT_STRING, "compute", &o->compute, "MODE", "arithmetic of the large products: f32"},
         {OPT_INT, "seed", &o->seed, "N", "seed of everything random"},
         {OPT_STRING, "adapter", &o->adapter, "DIR", "run with this LoRA adapter (a PEFT folder)"},
-        {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks"},
+        {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks, or halves of them: 10.attn, 11.ffn"},
         {OPT_STRING, "tokenizer", &o->tokenizer, "PATH", "tokenizer to use instead of the model's own"},
         {OPT_FLAG, "hf-legacy", &o->hf_legacy, NULL, "SentencePiece: literal <s>, </s>, <unk> as in the old slow LlamaTokenizer"},
         {OPT_FLAG, "json", &o->json, NULL, "one JSON object on standard output"},

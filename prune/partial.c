@@ -43,8 +43,9 @@ int partial_open(FILE **in, const struct partial *p, struct err *err)
     if (fread(magic, 1, sizeof magic, f) != sizeof magic || fread(key, 1, sizeof key, f) != sizeof key ||
         memcmp(magic, MAGIC, sizeof magic) != 0 || memcmp(key, p->key, sizeof key) != 0) {
         fclose(f);
-        return err_set(err, "%s: begun with another model, calibration, options or processor; without --resume it is begun anew",
-                       p->path);
+        return err_set(
+            err, "%s: begun with another model, calibration, options or processor; remove it or leave out --resume to begin anew",
+            p->path);
     }
     *in = f;
     return 0;
@@ -54,7 +55,7 @@ int partial_read(FILE *in, const struct partial *p, const struct segment *segmen
 {
     for (int i = 0; i < n; i++)
         if (fread(segments[i].data, 1, segments[i].bytes, in) != segments[i].bytes)
-            return err_set(err, "%s: it is damaged; without --resume the scoring is begun anew", p->path);
+            return err_set(err, "%s: it is damaged; remove it or leave out --resume to begin anew", p->path);
     return 0;
 }
 

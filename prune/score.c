@@ -27,7 +27,7 @@ const struct criterion *criterion_find(const char *name, struct err *err)
         size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", used ? ", " : "", k->name);
     }
-    err_usage(err, "--criterion %s: one of %s was expected", name, list);
+    err_usage(err, "\"%s\" is none of %s", name, list);
     return NULL;
 }
 
@@ -92,6 +92,8 @@ int score_run(struct scores *out, const struct criterion *const *which, int64_t 
 {
     int64_t made = 0;
     int rc = 0;
+    if (o->bootstrap && cal->n < 2) /* said now, not when all is scored */
+        rc = err_usage(err, "--bootstrap resamples the calibration rows: it needs at least two");
     for (int64_t i = 0; i < n && rc == 0; i++)
         if (which[i]->weights && lora)
             rc = err_set(err, "%s looks at the weights as they are: merge the adapter into the model first", which[i]->name);

@@ -113,7 +113,7 @@ static int load(struct walk *w, bool *resumed, struct err *err)
     };
     int rc = partial_read(in, w->r->partial, head, sizeof head / sizeof *head, err);
     if (rc == 0 && !makes_sense(w))
-        rc = err_set(err, "%s: it is damaged; without --resume the scoring is begun anew", w->r->partial->path);
+        rc = err_set(err, "%s: it is damaged; remove it or leave out --resume to begin anew", w->r->partial->path);
     struct segment states = {sweep_state(&w->s, 1), (size_t)(w->at.n_variants * w->s.state_floats) * sizeof(float)};
     if (rc == 0)
         rc = partial_read(in, w->r->partial, &states, 1, err);
@@ -222,9 +222,11 @@ static int finish_base(struct walk *w, struct err *err)
 /* State 0 of an interrupted walk, and all that the watchers had seen. */
 static int walk_again(struct walk *w, struct err *err)
 {
-    int64_t spare = w->s.max_states - 1;
+    int64_t spare = w->s.max_states - 1, whole = w->at.round > 0 ? w->units->n * w->s.cal->n + sweep_head_cost(&w->s) : 0;
     if (sweep_embed(&w->s, err) != 0)
         return -1;
+    w->s.done = 0;
+    progress_begin(w->s.progress, "returning to where it was", whole + w->at.position * w->s.cal->n, "sequences");
     if (w->at.round > 0) {
         for (int64_t i = 0; i < w->units->n; i++)
             step_base(w, i, spare, true);
@@ -233,6 +235,7 @@ static int walk_again(struct walk *w, struct err *err)
     }
     for (int64_t p = 0; p < w->at.position; p++)
         step_base(w, w->live[p], spare, w->at.round == 0);
+    progress_end(w->s.progress);
     return 0;
 }
 
@@ -287,7 +290,7 @@ static void begin_progress(struct walk *w)
     if (w->r->greedy)
         snprintf(w->what, sizeof w->what, "greedy search, %lld of %lld", (long long)w->at.round + 1, (long long)w->r->steps);
     else
-        snprintf(w->what, sizeof w->what, wants_variants(w) ? "scoring blocks" : "walking through the model");
+        snprintf(w->what, sizeof w->what, wants_variants(w) ? "scoring" : "walking through the model");
     w->s.done = 0;
     progress_begin(w->s.progress, w->what, passes + heads * sweep_head_cost(&w->s), "sequences");
 }
@@ -396,7 +399,7 @@ static int check_steps(const struct walk *w, struct err *err)
         up += is_up(w, i);
     up = up < w->units->n ? up : w->units->n - 1;
     if (w->r->greedy && (w->r->steps < 1 || w->r->steps > up))
-        return err_set(err, "--count %lld: the greedy search can take out 1 to %lld", (long long)w->r->steps, (long long)up);
+        return err_usage(err, "--count %lld: the greedy search can take out 1 to %lld", (long long)w->r->steps, (long long)up);
     return 0;
 }
 

@@ -257,7 +257,7 @@ static int exchange(struct taylor *t, int64_t *slot, bool save, struct err *err)
     int rc = partial_read(in, t->partial, segments, 3, err);
     fclose(in);
     if (rc == 0 && (*slot < 0 || *slot > t->lm.m->n_order))
-        rc = err_set(err, "%s: it is damaged; without --resume the scoring is begun anew", t->partial->path);
+        rc = err_set(err, "%s: it is damaged; remove it or leave out --resume to begin anew", t->partial->path);
     return rc;
 }
 

@@ -235,7 +235,7 @@ static int bind_angular(struct similarity *s, struct scores *out, const struct c
 {
     size_t streams = (size_t)out->n + 1;
     if (o->window < 1 || o->window > out->n)
-        return err_set(err, "--count %lld: a window of 1 to %lld blocks was expected", (long long)o->window, (long long)out->n);
+        return err_usage(err, "--count %lld: a window of 1 to %lld blocks was expected", (long long)o->window, (long long)out->n);
     s->window = o->window;
     s->all_tokens = o->all_tokens;
     s->tokens = o->all_tokens ? s->rows : cal->n;

@@ -58,8 +58,11 @@ static void draw(struct progress *p, int64_t done, double now)
     } else {
         fprintf(p->out, "%s: ", p->what);
     }
-    fprintf(p->out, "%3.0f%%  %lld/%lld %s  %.3g/s  %s %s", 100 * part, (long long)done, (long long)p->total, p->unit, rate, time,
-            done < p->total ? "left" : "in all");
+    fprintf(p->out, "%3.0f%%  %lld/%lld %s  %.*f/s  %s %s", 100 * part, (long long)done, (long long)p->total, p->unit,
+            rate < 1     ? 3
+            : rate < 100 ? 1
+                         : 0,
+            rate, time, done < p->total ? "left" : "in all");
     if (!p->terminal)
         fputc('\n', p->out);
     fflush(p->out);

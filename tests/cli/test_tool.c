@@ -3,10 +3,15 @@
  *   test_tool hf DIR | gguf FILE          a tiny model
  *   test_tool set DIR TENSOR AT VALUE     element AT of a float32 tensor in DIR/model.safetensors (AT "all": each one)
  *   test_tool object KEY ...              standard input must be one JSON object in one line, with these keys
- *   test_tool get FILE KEY ...            prints a member of a member ... of a JSON file */
+ *   test_tool get FILE KEY ...            prints a member of a member ... of a JSON file
+ *   test_tool without FILE KEY ...        prints a JSON file without these members
+ *   test_tool reals|ints FILE NAME        prints a dataset of an HDF5 file, or with NAME "/..." one number of its root, as `get` would,
+ *                                         flat */
 #include "tests/tiny_model.h"
 
 #include <jansson.h>
+
+#include "core/io/h5.h"
 
 static int set_values(const char *dir, const char *name, const char *at, float value)
 {
@@ -64,6 +69,42 @@ static int get(const char *path, char **keys, int n)
     else if (v)
         json_dumpf(v, stdout, JSON_ENCODE_ANY | JSON_COMPACT), putchar('\n');
     json_decref(root);
+    return rc;
+}
+
+static int without(const char *path, char **keys, int n)
+{
+    json_t *root = json_load_file(path, 0, NULL);
+    for (int i = 0; i < n; i++)
+        json_object_del(root, keys[i]);
+    int rc = root ? json_dumpf(root, stdout, JSON_INDENT(1)) : 1;
+    json_decref(root);
+    return rc;
+}
+
+static int h5_numbers(const char *path, const char *name, bool whole)
+{
+    struct err none = {0};
+    double *reals = NULL;
+    int64_t *ints = NULL, dims[H5_MAX_DIMS], n = 1;
+    int n_dims;
+    json_t *list = json_array();
+    if (*name == '/') {
+        double v;
+        if (h5_read_attr_f64(&v, path, "/", name + 1, &none) == 0)
+            json_array_append_new(list, json_real(v));
+    } else if (whole ? h5_read_i64(&ints, dims, &n_dims, path, name, &none) == 0
+                     : h5_read_f64(&reals, dims, &n_dims, path, name, &none) == 0) {
+        for (int i = 0; i < n_dims; i++)
+            n *= dims[i];
+        for (int64_t i = 0; i < n; i++)
+            json_array_append_new(list, whole ? json_integer(ints[i]) : json_real(reals[i]));
+    }
+    int rc = json_array_size(list) > 0 ? json_dumpf(list, stdout, JSON_COMPACT) : 1;
+    putchar('\n');
+    json_decref(list);
+    free(reals);
+    free(ints);
     return rc;
 }
 
@@ -125,6 +166,10 @@ int main(int argc, char **argv)
         return one_object(stdin, argv + 2, argc - 2);
     if (argc >= 3 && !strcmp(argv[1], "get"))
         return get(argv[2], argv + 3, argc - 3);
+    if (argc >= 3 && !strcmp(argv[1], "without"))
+        return without(argv[2], argv + 3, argc - 3);
+    if (argc == 4 && (!strcmp(argv[1], "reals") || !strcmp(argv[1], "ints")))
+        return h5_numbers(argv[2], argv[3], *argv[1] == 'i');
     if (argc > 1)
         return 2;
     const struct CMUnitTest tests[] = {cmocka_unit_test(objects), cmocka_unit_test(values)};
