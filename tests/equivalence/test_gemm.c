@@ -1,0 +1,124 @@
+/* The packed matrix product of every instruction set against sums in float64, on shapes that leave edges everywhere, from both ways
+ * of packing either operand; and that a result does not depend on what lies beside it. */
+#include "tests/fixtures/fixture.h"
+
+#include "core/kernel/gemm.h"
+
+enum { MAX_M = 40, MAX_N = 80, MAX_K = 2100 };
+
+static struct compute c;
+static float a[MAX_M * MAX_K], b[MAX_N * MAX_K], at[MAX_M * MAX_K], bt[MAX_N * MAX_K], *packed;
+static float out[MAX_M * MAX_N], before[MAX_M * MAX_N];
+
+/* A [m, k] and its transpose, B^T [n, k] and B [k, n]. */
+static void fill(int64_t m, int64_t n, int64_t k)
+{
+    struct rng rng;
+    rng_seed(&rng, (uint64_t)(m * 1000 + n * 10 + k));
+    fill_random(a, m * k, 1, &rng);
+    fill_random(b, n * k, 1, &rng);
+    fill_random(before, m * n, 1, &rng);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t p = 0; p < k; p++)
+            at[p * m + i] = a[i * k + p];
+    for (int64_t j = 0; j < n; j++)
+        for (int64_t p = 0; p < k; p++)
+            bt[p * n + j] = b[j * k + p];
+}
+
+static void pack(int64_t n, int64_t k, bool across)
+{
+    int64_t nr = c.rows->nr;
+    if (across) { /* in two goes, as panels come */
+        gemm_pack_columns(&c, packed, bt, n, 0, k / 2, n, k);
+        gemm_pack_columns(&c, packed, bt + k / 2 * n, n, k / 2, k - k / 2, n, k);
+        return;
+    }
+    for (int64_t j = 0; j < n; j += nr)
+        gemm_pack_rows(&c, packed, b + j * k, k, j, n - j < nr ? n - j : nr, k);
+}
+
+static void check_product(int64_t m, int64_t n, int64_t k, bool turned, bool accumulate, const char *what)
+{
+    memcpy(out, before, sizeof out);
+    gemm_packed(&c, 0, out, n, turned ? at : a, turned ? 1 : k, turned ? m : 1, packed_part(&c, packed, 0, 0, k), m, n, k,
+                accumulate);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double want = accumulate ? (double)before[i * n + j] : 0, size = fabs(want);
+            for (int64_t p = 0; p < k; p++) {
+                want += (double)a[i * k + p] * (double)b[j * k + p];
+                size += fabs((double)a[i * k + p] * (double)b[j * k + p]);
+            }
+            /* k roundings of partial sums that are at most `size`, growing like their square root in practice */
+            if (!(fabs((double)out[i * n + j] - want) <= 1.2e-7 * size * sqrt((double)k + 1)))
+                fail_msg("%s, %s, %lld x %lld x %lld at %lld, %lld: %.9g, expected %.9g", c.rows->isa, what, (long long)m,
+                         (long long)n, (long long)k, (long long)i, (long long)j, (double)out[i * n + j], want);
+        }
+}
+
+static void products(void **state)
+{
+    (void)state;
+    static const int64_t ms[] = {1, 3, 11, 12, 13, 40}, ns[] = {1, 7, 31, 32, 33, 80}, ks[] = {1, 2, 15, 16, 17, 100, 1025, 2100};
+    const struct row_kernels *levels[MAX_LEVELS];
+    int n_levels = levels_of_machine(levels);
+    for (int level = 0; level < n_levels; level++) {
+        c.rows = levels[level];
+        for (size_t x = 0; x < sizeof ms / sizeof *ms; x++)
+            for (size_t y = 0; y < sizeof ns / sizeof *ns; y++)
+                for (size_t z = 0; z < sizeof ks / sizeof *ks; z++) {
+                    fill(ms[x], ns[y], ks[z]);
+                    pack(ns[y], ks[z], false);
+                    check_product(ms[x], ns[y], ks[z], false, false, "x W^T");
+                    check_product(ms[x], ns[y], ks[z], true, true, "x^T W^T, added");
+                    pack(ns[y], ks[z], true);
+                    check_product(ms[x], ns[y], ks[z], false, true, "x W, added");
+                }
+    }
+}
+
+/* The last row alone, and a part of the columns and of the sums, are the same bits as within the whole. */
+static void parts_are_the_whole(void **state)
+{
+    (void)state;
+    const int64_t m = 29, n = 70, k = 300, first = 32, part = 20;
+    float row[MAX_N], sum[MAX_N];
+    const struct row_kernels *levels[MAX_LEVELS];
+    int n_levels = levels_of_machine(levels);
+    for (int level = 0; level < n_levels; level++) {
+        c.rows = levels[level];
+        fill(m, n, k);
+        pack(n, k, false);
+        gemm_packed(&c, 0, out, n, a, k, 1, packed_part(&c, packed, 0, 0, k), m, n, k, false);
+        gemm_packed(&c, 0, row, n, a + (m - 1) * k, k, 1, packed_part(&c, packed, 0, 0, k), 1, n, k, false);
+        assert_same_bits(row, out + (m - 1) * n, (size_t)n * sizeof *row, "one row");
+        gemm_packed(&c, 0, row, n, a, k, 1, packed_part(&c, packed, first, 0, k), 1, part, k, false);
+        assert_same_bits(row, out + first, (size_t)part * sizeof *row, "some columns");
+        gemm_packed(&c, 0, sum, n, a, k, 1, packed_part(&c, packed, 0, 0, k), 1, n, 100, false);
+        gemm_packed(&c, 0, sum, n, a + 100, k, 1, packed_part(&c, packed, 0, 100, k), 1, n, k - 100, true);
+        assert_close(sum, out, n, 1e-5, "two parts of the sum");
+    }
+}
+
+static int open_all(void **state)
+{
+    (void)state;
+    OK(compute_open(&c, 1, &err));
+    packed = calloc((size_t)((MAX_N + 32) * MAX_K), sizeof *packed);
+    return packed ? 0 : -1;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    free(packed);
+    compute_close(&c);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(products), cmocka_unit_test(parts_are_the_whole)};
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
