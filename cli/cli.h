@@ -30,11 +30,11 @@ struct cli {
 struct common {
     int64_t threads;
     int64_t seed;
-    const char *compute, *adapter, *drop, *tokenizer;
+    const char *compute, *adapter, *drop, *tokenizer, *memory;
     bool hf_legacy, json, quiet, help;
 };
 
-enum { COMMON_OPTS = 11 };
+enum { COMMON_OPTS = 12 };
 
 /* Fills a table (with its end) for opt_parse; defaults go into *common. */
 void common_options(struct opt table[COMMON_OPTS], struct common *common, int64_t default_seed);
@@ -57,7 +57,8 @@ struct session {
     double started;
 };
 
-enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2 };
+/* BLOCKWISE: every pass takes many rows through each block, so that weights may be given back behind it. */
+enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2, BLOCKWISE = 4 };
 
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err);
 void session_close(struct session *s);

@@ -288,7 +288,8 @@ int cmd_compare(struct cli *cli, struct err *err)
                            err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
-    if (check(&j, &w, &scoring_words, &how, &o, err) != 0 || session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
+    if (check(&j, &w, &scoring_words, &how, &o, err) != 0 ||
+        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) != 0)
         return -1;
     rc = run(&j, &w, &how, err);
     for (int64_t i = 0; i < j.k.n_texts; i++)

@@ -217,7 +217,7 @@ int cmd_prune(struct cli *cli, struct err *err)
     if (check(&d, &t, &w, drop, o.adapter, format, no_protect, err) != 0)
         return -1;
     o.drop = NULL; /* applied below, for a repair needs the whole model */
-    if (session_open(&s, &o, words.word[0], 0, err) != 0)
+    if (session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
         return -1;
     d.m = &s.m;
     rc = d.scores_path ? decide_by_scores(&d, &s.m, err) : units_parse(&d.dropped, &d.n, drop, err);

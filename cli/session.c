@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "core/base/file.h"
+#include "core/model/stream.h"
 
 void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t default_seed)
 {
@@ -14,6 +15,7 @@ void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t def
         {OPT_STRING, "adapter", &o->adapter, "DIR", "run with this LoRA adapter (a PEFT folder)"},
         {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks, or halves of them: 10.attn, 11.ffn"},
         {OPT_STRING, "tokenizer", &o->tokenizer, "PATH", "tokenizer to use instead of the model's own"},
+        {OPT_STRING, "memory", &o->memory, "3G", "memory to plan for; a model that takes most of it is read block by block"},
         {OPT_FLAG, "hf-legacy", &o->hf_legacy, NULL, "SentencePiece: literal <s>, </s>, <unk> as in the old slow LlamaTokenizer"},
         {OPT_FLAG, "json", &o->json, NULL, "one JSON object on standard output"},
         {OPT_FLAG, "quiet", &o->quiet, NULL, "no progress"},
@@ -55,11 +57,38 @@ int common_tokenizer(struct tokenizer **t, const struct common *o, const char *m
     return o->hf_legacy ? tokenizer_open_legacy(t, path, err) : tokenizer_open(t, path, err);
 }
 
+/* "3G", "1.5GiB", "800M" to bytes. */
+static int parse_bytes(double *bytes, const char *text, struct err *err)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    *bytes = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (unit)
+        *bytes *= (double)(1LL << (10 * (unit - units + 1)));
+    if (end == text || !(*bytes > 0) || (*end && !unit) ||
+        (*end && end[1] && strcmp(end + 1, "iB") != 0 && strcmp(end + 1, "B") != 0))
+        return err_usage(err, "--memory %s: a size like 3G was expected", text);
+    return 0;
+}
+
+/* Whether to read the weights block by block: where they would take most of the memory, and where giving them back costs nothing
+ * worth having. */
+static int choose_streaming(struct session *s, const struct common *o, int needs, struct err *err)
+{
+    double room = (double)mem_available(), bytes = (double)model_bytes(&s->m);
+    if (o->memory && parse_bytes(&room, o->memory, err) != 0)
+        return -1;
+    bool large = bytes > (double)(1 << 30), tight = bytes > (o->memory ? 0.5 : 0.9) * room;
+    return tight || (large && (needs & BLOCKWISE)) ? model_stream(&s->m, err) : 0;
+}
+
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
 {
     *s = (struct session){.started = clock_seconds()};
     struct err no_tokenizer = {0};
-    if (model_open(&s->m, model, err) != 0 || (o->drop && model_drop_list(&s->m, o->drop, err) != 0))
+    if (model_open(&s->m, model, err) != 0 || choose_streaming(s, o, needs, err) != 0 ||
+        (o->drop && model_drop_list(&s->m, o->drop, err) != 0))
         goto fail;
     if (common_tokenizer(&s->t, o, model, &no_tokenizer) != 0) {
         s->t = NULL;

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "core/model/stream.h"
+
 enum { PREFILL_ROWS = 512 };
 
 struct candidate {
@@ -51,6 +53,7 @@ int generator_feed(struct generator *g, const int32_t *ids, int64_t n, struct er
         if (lm_forward(&g->lm, ids + i, err) != 0)
             return -1;
     }
+    model_use(g->lm.m, g->lm.m->cfg.n_blocks);
     head_logits(g->lm.c, g->logits, &g->lm.m->head, &g->lm.head, g->lm.x + (last - 1) * dim, 1);
     if (!isfinite(g->logits[0]))
         return model_blame_nonfinite(g->lm.m, g->lm.c, "a logit", err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/model/backprop.h"
+#include "core/model/stream.h"
 #include "core/nn/tile.h"
 
 enum { NORM_ATTN = PROJ_COUNT, NORM_FFN, TENSORS_PER_BLOCK };
@@ -167,6 +168,7 @@ int score_magnitude(struct scores *s, const struct model *m, const struct comput
     progress_begin(progress, "adding up weights", m->n_order, "blocks");
     for (int64_t slot = 0; rc == 0 && slot < m->n_order; slot++) {
         unsigned parts = m->blocks[m->order[slot]].parts;
+        model_use(m, m->order[slot]);
         for (int t = 0; t < TENSORS_PER_BLOCK; t++) {
             if (!(parts & tensor_part(t)))
                 continue;

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/base/json.h"
 
@@ -37,6 +39,18 @@ int source_pass_over(struct source *s, const struct tensor *t, const char *type,
     }
     s->passed[s->n_passed++] = (struct passed_over){t->name, t->file, type};
     return 0;
+}
+
+void source_advise(const struct source *s, const void *data, size_t bytes, int advice)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < s->n_maps; i++) {
+        const uint8_t *begin = s->maps[i].data, *p = data;
+        if (!begin || p < begin || p >= begin + s->maps[i].size)
+            continue;
+        size_t first = (size_t)(p - begin) / page * page; /* a mapping begins at a page */
+        madvise((void *)(uintptr_t)(begin + first), bytes + (size_t)(p - begin) - first, advice);
+    }
 }
 
 /* Tensors and what was passed over have their name in front. */

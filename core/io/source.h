@@ -51,6 +51,9 @@ const struct tensor *source_find(const struct source *s, const char *name);
 /* What was passed over under that name, or NULL. */
 const struct passed_over *source_passed_over(const struct source *s, const char *name);
 
+/* madvise for `bytes` of mapped weights from `data` on; memory that belongs to none of the files is left alone. */
+void source_advise(const struct source *s, const void *data, size_t bytes, int advice);
+
 /* The number of elements of a tensor. */
 int64_t tensor_elements(const struct tensor *t);
 

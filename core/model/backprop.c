@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "core/model/stream.h"
+
 static size_t kept_bytes(const struct lm *lm, int64_t rank)
 {
     return (size_t)lm->m->n_order * block_acts_bytes(&lm->m->shape, lm->max_rows, rank);
@@ -78,6 +80,7 @@ void backprop_head(struct backprop *bp, const float *weight, const struct gradie
 {
     const struct lm *lm = bp->lm;
     int64_t dim = lm->m->cfg.dim, rows = lm->batch.rows;
+    model_use(lm->m, lm->m->cfg.n_blocks);
     memcpy(bp->scale, weight, (size_t)bp->n_labelled * sizeof *weight);
     head_backward(lm->c, bp->d_packed, sinks ? sinks->head : NULL, sinks ? sinks->norm : NULL, bp->d_normed, &lm->m->head,
                   &lm->head, bp->packed, lm->targets, bp->scale, bp->n_labelled);

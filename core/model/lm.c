@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/model/stream.h"
+
 int lm_open(struct lm *lm, const struct model *m, const struct compute *c, const struct lora_set *lora, int64_t max_rows,
             int64_t max_seqs, int64_t n_pos, struct err *err)
 {
@@ -39,6 +41,7 @@ int lm_embed(const struct lm *lm, float *x, const int32_t *ids, int64_t rows, st
 
 struct block_pass lm_block_pass(const struct lm *lm, int64_t slot, struct block_acts *acts)
 {
+    model_use(lm->m, lm->m->order[slot]);
     return (struct block_pass){.c = lm->c,
                                .shape = &lm->m->shape,
                                .block = &lm->m->blocks[lm->m->order[slot]],
@@ -81,6 +84,7 @@ int lm_nll(struct lm *lm, float *nll, const float *x, const int32_t *targets, in
     for (int64_t i = 0; i < rows; i++)
         if (targets[i] < 0 || targets[i] >= lm->m->head.w.rows)
             return err_set(err, "token id %d is outside the vocabulary of %s", targets[i], lm->m->path);
+    model_use(lm->m, lm->m->cfg.n_blocks);
     head_nll(lm->c, nll, &lm->m->head, &lm->head, x, targets, rows);
     for (int64_t i = 0; i < rows; i++)
         if (!isfinite(nll[i]))

@@ -292,7 +292,7 @@ void model_restore(struct model *m)
 
 int64_t model_block_params(const struct model *m, unsigned parts)
 {
-    const struct block *b = &m->blocks[0];                                                        /* all have one shape */
+    const struct block *b = &m->blocks[0];       /* all have one shape */
     int64_t n = parts_count(parts) * m->cfg.dim; /* the norms */
     for (int p = 0; p < PROJ_COUNT; p++)
         if (parts & proj_part((enum proj)p))

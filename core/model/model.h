@@ -21,6 +21,7 @@ struct model {
     struct head head;
     const float *rope_factors; /* [head_dim / 2] divisors of the rotary frequencies (GGUF's rope_freqs), or NULL */
     char hash[65];             /* SHA-256 over the description and the tensor index: names, types, shapes */
+    struct stream *stream;     /* NULL: weights stay in memory as the system sees fit; see core/model/stream.h */
     struct arena arena;
 };
 

@@ -47,7 +47,8 @@ int units_parse(struct unit **units, int64_t *n, const char *list, struct err *e
         }
         free(*units);
         *units = NULL;
-        return err_set(err, "list of blocks to drop \"%s\": numbers with commas between them were expected, as in 10,11.attn,12.ffn", list);
+        return err_set(
+            err, "list of blocks to drop \"%s\": numbers with commas between them were expected, as in 10,11.attn,12.ffn", list);
     }
     return 0;
 }
