@@ -41,20 +41,29 @@ static void pack_rows(const struct compute *c, float *out, const float *a, int64
     }
 }
 
-void gemm_packed(const struct compute *c, int worker, float *C, int64_t ldc, const float *a, int64_t row_stride, int64_t col_stride,
-                 struct packed b, int64_t m, int64_t n, int64_t k, bool accumulate)
+/* C [m, n] (+)= packed A [m, k] times rows [p, p + k) of B. */
+static void multiply(const struct compute *c, const struct product *x, int64_t row, const float *packed, int64_t m, int64_t p,
+                     int64_t k)
 {
-    int64_t mr = c->rows->mr, nr = c->rows->nr, rounds = (k + MAX_K - 1) / MAX_K, step = (k + rounds - 1) / rounds;
+    int64_t mr = c->rows->mr, nr = c->rows->nr;
+    for (int64_t j = 0; j < x->n; j += nr)
+        for (int64_t i = 0; i < m; i += mr)
+            c->rows->gemm_tile(x->C + (row + i) * x->ldc + j, x->ldc, packed + i * k, x->b.data + j * x->b.k + p * nr, k,
+                               least(mr, m - i), least(nr, x->n - j), x->accumulate || p > 0);
+}
+
+void gemm_packed(const struct compute *c, int worker, const struct product *products, int n_products, const float *a,
+                 int64_t row_stride, int64_t col_stride, int64_t m, int64_t k)
+{
+    int64_t mr = c->rows->mr, rounds = (k + MAX_K - 1) / MAX_K, step = (k + rounds - 1) / rounds;
     float *packed = c->scratch[worker];
     for (int64_t p = 0; p < k; p += step) {
         int64_t kp = least(step, k - p), rows = least(m, GEMM_A_FLOATS / kp / mr * mr);
-        for (int64_t i0 = 0; i0 < m; i0 += rows) {
-            int64_t mi = least(rows, m - i0);
-            pack_rows(c, packed, a + i0 * row_stride + p * col_stride, row_stride, col_stride, mi, kp);
-            for (int64_t j = 0; j < n; j += nr)
-                for (int64_t i = 0; i < mi; i += mr)
-                    c->rows->gemm_tile(C + (i0 + i) * ldc + j, ldc, packed + i * kp, b.data + j * b.k + p * nr, kp,
-                                       least(mr, mi - i), least(nr, n - j), accumulate || p > 0);
+        for (int64_t i = 0; i < m; i += rows) {
+            int64_t mi = least(rows, m - i);
+            pack_rows(c, packed, a + i * row_stride + p * col_stride, row_stride, col_stride, mi, kp);
+            for (int x = 0; x < n_products; x++)
+                multiply(c, &products[x], i, packed, mi, p, kp);
         }
     }
 }

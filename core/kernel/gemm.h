@@ -46,9 +46,18 @@ static inline struct packed packed_part(const struct compute *c, const float *b,
     return (struct packed){b + j * k + p * c->rows->nr, k};
 }
 
-/* C [m, n] = A B, or += with accumulate; m <= GEMM_MAX_M. Element (i, p) of A lies at a[i * row_stride + p * col_stride], where one of
- * the strides is 1. Uses the first half of the worker's scratch. */
-void gemm_packed(const struct compute *c, int worker, float *C, int64_t ldc, const float *a, int64_t row_stride, int64_t col_stride,
-                 struct packed b, int64_t m, int64_t n, int64_t k, bool accumulate);
+/* One product with a shared A: C [m, n] = A B, or += with accumulate. */
+struct product {
+    float *C;
+    int64_t ldc;
+    struct packed b;
+    int64_t n;
+    bool accumulate;
+};
+
+/* n_products products with one A, which is packed once for all; m <= GEMM_MAX_M. Element (i, p) of A lies at
+ * a[i * row_stride + p * col_stride], where one of the strides is 1. Uses the first half of the worker's scratch. */
+void gemm_packed(const struct compute *c, int worker, const struct product *products, int n_products, const float *a,
+                 int64_t row_stride, int64_t col_stride, int64_t m, int64_t k);
 
 #endif

@@ -49,7 +49,8 @@ static float *logits(const struct job *j, int worker, int64_t row, int64_t v, in
 {
     int64_t cols = j->h->w.cols;
     float *s = j->c->scratch[worker] + GEMM_A_FLOATS;
-    gemm_packed(j->c, worker, s, n, j->a->x + row * cols, cols, 1, packed_part(j->c, j->panel.data, v, 0, cols), m, n, cols, false);
+    struct product p = {s, n, packed_part(j->c, j->panel.data, v, 0, cols), n, false};
+    gemm_packed(j->c, worker, &p, 1, j->a->x + row * cols, cols, 1, m, cols);
     return s;
 }
 
@@ -122,8 +123,8 @@ static void backward_task(void *arg, int64_t task, int worker)
         int64_t n = min_i64(TILE_VOCAB, j->panel.n - v);
         float *s = logits(j, worker, i, v, m, n);
         logit_gradients(j, s, i, m, j->panel.first + v, n);
-        gemm_packed(j->c, worker, j->dx + i * cols, cols, s, n, 1, packed_part(j->c, j->across, 0, v, j->panel.n), m, cols, n,
-                    true);
+        struct product p = {j->dx + i * cols, cols, packed_part(j->c, j->across, 0, v, j->panel.n), cols, true};
+        gemm_packed(j->c, worker, &p, 1, s, n, 1, m, n);
     }
 }
 

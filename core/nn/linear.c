@@ -196,6 +196,7 @@ struct forward_job {
     const float *x;
     int64_t rows;
     bool accumulate;
+    bool joint; /* enough rows for a task to take them through all ops */
     int n_ops;
     int64_t chunk;                /* few rows: weight rows of one task */
     int64_t chunks[MAX_OPS + 1];  /* first task of each op, or of each op's tiles */
@@ -233,28 +234,41 @@ static void dot_task(void *arg, int64_t task, int worker)
     }
 }
 
-/* Many rows: one tile, then bias and LoRA while it is in cache. */
+/* Bias and LoRA of one op, while the tile is in cache. */
+static void finish_tile(const struct forward_job *j, int k, const struct tile *t, float *y)
+{
+    const struct linear *op = &j->ops[k];
+    int64_t out = op->w->rows, first = j->pieces[k].first + t->j;
+    if (op->bias)
+        for (int64_t i = 0; i < t->m; i++)
+            j->c->rows->add(y + i * out, op->bias + first, t->n);
+    if (has_lora(op)) {
+        const struct lora *l = op->lora;
+        gemm(j->c, y, out, op->t + t->i * l->rank, l->rank, l->b + first * l->rank, l->rank, t->m, t->n, l->rank, l->scale, 1,
+             GEMM_TRANS_B);
+    }
+}
+
+/* Many rows: one tile of one op, or (joint) the same rows of all ops, whose x is then packed once. */
 static void tile_task(void *arg, int64_t task, int worker)
 {
     struct forward_job *j = arg;
-    int k = 0;
+    int k = 0, n = 0;
     while (task >= j->chunks[k + 1])
         k++;
-    const struct linear *op = &j->ops[k];
-    const struct piece *p = &j->pieces[k];
-    struct tile t = tile_at(&j->tiles[k], task - j->chunks[k]);
-    int64_t cols = op->w->cols, out = op->w->rows, first = p->first + t.j;
-    float *y = j->y[k] + t.i * out + first;
-    gemm_packed(j->c, worker, y, out, j->x + t.i * cols, cols, 1, packed_part(j->c, p->room, t.j, 0, cols), t.m, t.n, cols,
-                j->accumulate);
-    if (op->bias)
-        for (int64_t i = 0; i < t.m; i++)
-            j->c->rows->add(y + i * out, op->bias + first, t.n);
-    if (has_lora(op)) {
-        const struct lora *l = op->lora;
-        gemm(j->c, y, out, op->t + t.i * l->rank, l->rank, l->b + first * l->rank, l->rank, t.m, t.n, l->rank, l->scale, 1,
-             GEMM_TRANS_B);
-    }
+    struct tile t[MAX_OPS];
+    struct product products[MAX_OPS];
+    int64_t cols = j->ops[k].w->cols;
+    do {
+        int q = k + n;
+        int64_t out = j->ops[q].w->rows;
+        t[n] = tile_at(&j->tiles[q], task - j->chunks[k]);
+        products[n] = (struct product){j->y[q] + t[n].i * out + j->pieces[q].first + t[n].j, out,
+                                       packed_part(j->c, j->pieces[q].room, t[n].j, 0, cols), t[n].n, j->accumulate};
+    } while (++n < (j->joint ? j->n_ops : 1));
+    gemm_packed(j->c, worker, products, n, j->x + t[0].i * cols, cols, 1, t[0].m, cols);
+    for (int q = 0; q < n; q++)
+        finish_tile(j, k + q, &t[q], products[q].C);
 }
 
 /* The ops of j, all packed side by side when the panel buffer holds them, else one after the other, panel by panel. */
@@ -273,16 +287,18 @@ static void forward_many(struct forward_job *j)
         }
         return;
     }
+    j->joint = ceil_div(j->rows, GEMM_MAX_M) >= ENOUGH_TILES;
     for (int64_t first = 0; first < j->ops[0].w->rows; first += j->pieces[0].n) { /* one round for ops side by side */
         used = 0;
         for (int k = 0; k < j->n_ops; k++) {
             j->pieces[k] = piece_at(j->c, j->ops[k].w, first, used, PANEL_FLOATS);
             used += packed_floats(j->c, j->pieces[k].n, j->ops[k].w->cols);
-            j->tiles[k] = tiles_cut(j->rows, j->pieces[k].n, GEMM_MAX_M, TILE_OUTPUTS, ceil_div(ENOUGH_TILES, j->n_ops));
+            j->tiles[k] = tiles_cut(j->rows, j->pieces[k].n, GEMM_MAX_M, j->joint ? j->pieces[k].n : TILE_OUTPUTS,
+                                    j->joint ? 1 : ceil_div(ENOUGH_TILES, j->n_ops));
             j->chunks[k + 1] = j->chunks[k] + j->tiles[k].count;
         }
         fill_pieces(j->c, j->pieces, j->n_ops, pack_task, j->c->rows->nr);
-        pool_run(j->c->pool, tile_task, j, j->chunks[j->n_ops]);
+        pool_run(j->c->pool, tile_task, j, j->chunks[j->joint ? 1 : j->n_ops]);
     }
 }
 
@@ -325,8 +341,8 @@ static void input_task(void *arg, int64_t task, int worker)
     struct backward_job *j = arg;
     struct tile t = tile_at(&j->tiles, task);
     int64_t cols = j->op->w->cols, out = j->op->w->rows;
-    gemm_packed(j->c, worker, j->dx + t.i * cols + t.j, cols, j->dy + t.i * out + j->panel.first, out, 1,
-                packed_part(j->c, j->panel.data, t.j, 0, j->panel.n), t.m, t.n, j->panel.n, true);
+    struct product p = {j->dx + t.i * cols + t.j, cols, packed_part(j->c, j->panel.data, t.j, 0, j->panel.n), t.n, true};
+    gemm_packed(j->c, worker, &p, 1, j->dy + t.i * out + j->panel.first, out, 1, t.m, j->panel.n);
 }
 
 /* dt = scale dy B, and from it dx += mask(dt A) */
@@ -434,8 +450,8 @@ static void gradient_task(void *arg, int64_t task, int worker)
 {
     struct gradient_job *j = arg;
     struct tile t = tile_at(&j->tiles, task);
-    gemm_packed(j->c, worker, j->dw + t.i * j->cols + t.j, j->cols, j->dy + j->row * j->outputs + j->first + t.i, 1, j->outputs,
-                packed_part(j->c, j->c->panel, t.j, 0, j->n_rows), t.m, t.n, j->n_rows, true);
+    struct product p = {j->dw + t.i * j->cols + t.j, j->cols, packed_part(j->c, j->c->panel, t.j, 0, j->n_rows), t.n, true};
+    gemm_packed(j->c, worker, &p, 1, j->dy + j->row * j->outputs + j->first + t.i, 1, j->outputs, t.m, j->n_rows);
 }
 
 void linear_weight_gradient(const struct compute *c, float *dw, const float *dy, const float *x, int64_t rows, int64_t outputs,

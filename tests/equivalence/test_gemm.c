@@ -26,6 +26,14 @@ static void fill(int64_t m, int64_t n, int64_t k)
             bt[p * n + j] = b[j * k + p];
 }
 
+/* C [m, n] (+)= A B through the list of products; C's rows are ldc apart. */
+static void multiply(float *C, int64_t ldc, const float *x, int64_t row_stride, int64_t col_stride, struct packed w, int64_t m,
+                     int64_t n, int64_t k, bool accumulate)
+{
+    struct product p = {C, ldc, w, n, accumulate};
+    gemm_packed(&c, 0, &p, 1, x, row_stride, col_stride, m, k);
+}
+
 static void pack(int64_t n, int64_t k, bool across)
 {
     int64_t nr = c.rows->nr;
@@ -41,8 +49,7 @@ static void pack(int64_t n, int64_t k, bool across)
 static void check_product(int64_t m, int64_t n, int64_t k, bool turned, bool accumulate, const char *what)
 {
     memcpy(out, before, sizeof out);
-    gemm_packed(&c, 0, out, n, turned ? at : a, turned ? 1 : k, turned ? m : 1, packed_part(&c, packed, 0, 0, k), m, n, k,
-                accumulate);
+    multiply(out, n, turned ? at : a, turned ? 1 : k, turned ? m : 1, packed_part(&c, packed, 0, 0, k), m, n, k, accumulate);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             double want = accumulate ? (double)before[i * n + j] : 0, size = fabs(want);
@@ -90,13 +97,13 @@ static void parts_are_the_whole(void **state)
         c.rows = levels[level];
         fill(m, n, k);
         pack(n, k, false);
-        gemm_packed(&c, 0, out, n, a, k, 1, packed_part(&c, packed, 0, 0, k), m, n, k, false);
-        gemm_packed(&c, 0, row, n, a + (m - 1) * k, k, 1, packed_part(&c, packed, 0, 0, k), 1, n, k, false);
+        multiply(out, n, a, k, 1, packed_part(&c, packed, 0, 0, k), m, n, k, false);
+        multiply(row, n, a + (m - 1) * k, k, 1, packed_part(&c, packed, 0, 0, k), 1, n, k, false);
         assert_same_bits(row, out + (m - 1) * n, (size_t)n * sizeof *row, "one row");
-        gemm_packed(&c, 0, row, n, a, k, 1, packed_part(&c, packed, first, 0, k), 1, part, k, false);
+        multiply(row, n, a, k, 1, packed_part(&c, packed, first, 0, k), 1, part, k, false);
         assert_same_bits(row, out + first, (size_t)part * sizeof *row, "some columns");
-        gemm_packed(&c, 0, sum, n, a, k, 1, packed_part(&c, packed, 0, 0, k), 1, n, 100, false);
-        gemm_packed(&c, 0, sum, n, a + 100, k, 1, packed_part(&c, packed, 0, 100, k), 1, n, k - 100, true);
+        multiply(sum, n, a, k, 1, packed_part(&c, packed, 0, 0, k), 1, n, 100, false);
+        multiply(sum, n, a + 100, k, 1, packed_part(&c, packed, 0, 100, k), 1, n, k - 100, true);
         assert_close(sum, out, n, 1e-5, "two parts of the sum");
     }
 }

@@ -4,6 +4,7 @@
 
 #include "core/model/save.h"
 #include "eval/generate.h"
+#include "core/model/stream.h"
 #include "tests/fixtures/scoring.h"
 
 /* The same float32 sums in another order, as row counts change the tiles of sgemm. Seen: 2e-6. */
@@ -50,6 +51,29 @@ static void sweep_is_removal(void **state)
     }
     scores_free(&s);
     free(nll);
+    free(cal.ids);
+}
+
+/* Read block by block, with pages given back behind each, the weights are the same ones. */
+static void streamed_is_resident(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = {"greedy", "taylor", "magnitude"};
+    struct calibration cal = random_calibration(f);
+    struct model m;
+    OK(model_open(&m, f->dir, &err));
+    OK(model_stream(&m, &err));
+    assert_true(model_bytes(&m) >= (size_t)model_params(&m));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct scores a, b;
+        score_by(&a, names[i], &default_scoring, &f->m, &f->c, NULL, &cal);
+        score_by(&b, names[i], &default_scoring, &m, &f->c, NULL, &cal);
+        assert_same_bits(a.score, b.score, (size_t)a.n * sizeof *a.score, names[i]);
+        assert_true(a.base_ppl == b.base_ppl);
+        scores_free(&a);
+        scores_free(&b);
+    }
+    model_close(&m);
     free(cal.ids);
 }
 
@@ -393,6 +417,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_BOTH(sweep_is_removal),
+        ON_BOTH(streamed_is_resident),
         ON_BOTH(sweep_of_dropped_is_sweep_of_saved),
         ON_BOTH(sweep_with_adapter_is_sweep_of_merged),
         ON_BOTH(decode_is_prefill),
