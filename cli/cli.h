@@ -80,8 +80,8 @@ int session_save(struct session *s, struct cli *cli, const struct target *t,
 /* ---- commands; each returns 0, or -1 and an error ---- */
 
 typedef int command_fn(struct cli *cli, struct err *err);
-command_fn cmd_inspect, cmd_tokenize, cmd_score, cmd_prune, cmd_train, cmd_merge, cmd_eval_ppl, cmd_eval_speed, cmd_generate,
-    cmd_chat, cmd_run, cmd_bench, cmd_compare;
+command_fn cmd_inspect, cmd_tokenize, cmd_score, cmd_prune, cmd_train, cmd_merge, cmd_eval_ppl, cmd_eval_zeroshot, cmd_eval_speed,
+    cmd_generate, cmd_chat, cmd_run, cmd_bench, cmd_compare;
 
 struct command {
     const char *name, *summary;

@@ -13,6 +13,7 @@ const struct command command_table[] = {
     {"train", "LoRA retraining", cmd_train},
     {"merge", "write a model with an adapter merged in", cmd_merge},
     {"eval ppl", "perplexity of a text", cmd_eval_ppl},
+    {"eval zeroshot", "BoolQ, PIQA, HellaSwag, WinoGrande, ARC, OpenBookQA, LAMBADA", cmd_eval_zeroshot},
     {"eval speed", "generation speed", cmd_eval_speed},
     {"generate", "continue a prompt", cmd_generate},
     {"chat", "talk to a model in the terminal", cmd_chat},
@@ -28,7 +29,7 @@ static void print_help(FILE *out)
             "usage: espalier COMMAND ... [--help]\n\n",
             ESPALIER_VERSION);
     for (const struct command *c = command_table; c->name; c++)
-        fprintf(out, "  %-12s %s\n", c->name, c->summary);
+        fprintf(out, "  %-14s %s\n", c->name, c->summary);
     fprintf(out, "\nMODEL is a Hugging Face folder or a .gguf file. `espalier COMMAND --help` lists a command's options.\n");
 }
 

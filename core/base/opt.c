@@ -22,6 +22,13 @@ static int set(const struct opt *o, const char *value, struct err *err)
     case OPT_FLAG: *(bool *)o->target = true; return 0;
     case OPT_NO: *(bool *)o->target = false; return 0;
     case OPT_STRING: *(const char **)o->target = value; return 0;
+    case OPT_LIST: {
+        struct opt_list *list = o->target;
+        if (list->n == OPT_MAX_VALUES)
+            return err_usage(err, "--%s: at most %d of them were expected", o->name, OPT_MAX_VALUES);
+        list->value[list->n++] = value;
+        return 0;
+    }
     case OPT_INT: {
         long long v = strtoll(value, &end, 10);
         if (end == value || *end || errno)
@@ -94,6 +101,8 @@ void opt_help(FILE *out, const struct opt *const tables[], const char *const hea
         fprintf(out, "\n%s:\n", headings[t]);
         for (const struct opt *o = tables[t]; o->kind != OPT_END; o++) {
             char left[64];
+            if (find(tables, n_tables, o->name, strlen(o->name)) != o)
+                continue;
             snprintf(left, sizeof left, "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
             fprintf(out, "  %-26s %s", left, o->help);
             print_default(out, o);

@@ -1,6 +1,7 @@
 #include "core/nn/attention.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "core/nn/tile.h"
@@ -38,43 +39,62 @@ struct job {
     float *dq, *dk, *dv;
 };
 
-/* One head of one query tile against all its keys, TILE_KEYS at a time. m and l are the running maximum and sum of each row. */
+/* One head of one query tile on its way through the keys: m and l are the running maximum and sum of each row. */
+struct query {
+    const float *q;
+    float *out, *p;
+    int64_t n;
+    bool begun;
+    float m[QUERY_TILE], l[QUERY_TILE];
+};
+
+/* Takes in n_keys keys and values, TILE_KEYS at a time. Row i sees the first seen + i of them, and at least one of the first tile
+ * that is taken in at all. */
+static void take_keys(const struct job *j, struct query *t, const float *k, const float *v, int64_t n_keys, int64_t seen)
+{
+    int64_t d = j->h->dim, q_width = j->h->n * d, kv_width = j->h->n_kv * d;
+    const struct row_kernels *rk = j->c->rows;
+    for (int64_t k0 = 0; k0 < n_keys; k0 += TILE_KEYS, t->begun = true) {
+        int64_t nk = min_i64(TILE_KEYS, n_keys - k0);
+        gemm(j->c, t->p, nk, t->q, q_width, k + k0 * kv_width, kv_width, t->n, nk, d, j->scale, 0, GEMM_TRANS_B);
+        for (int64_t i = 0; i < t->n; i++) {
+            float *pi = t->p + i * nk;
+            int64_t here = min_i64(nk, seen + i - k0);
+            if (here < 0)
+                here = 0;
+            if (here > 0) {
+                float top = rk->max(pi, here), old = t->m[i];
+                t->m[i] = top > old ? top : old;
+                float shrink = t->begun ? expf(old - t->m[i]) : 0;
+                t->l[i] = t->l[i] * shrink + rk->exp_sum(pi, pi, t->m[i], here);
+                if (t->begun && shrink != 1)
+                    rk->scale(t->out + i * q_width, shrink, d);
+            }
+            memset(pi + here, 0, (size_t)(nk - here) * sizeof *pi);
+        }
+        gemm(j->c, t->out, q_width, t->p, nk, v + k0 * kv_width, kv_width, t->n, d, nk, 1, t->begun ? 1 : 0, 0);
+    }
+}
+
+/* One head of one query tile against all its keys: those of its own sequence, then those of what came before it. */
 static void forward_head(const struct job *j, const struct seq *s, const struct query_tile *t, int64_t head, float *scratch)
 {
     const struct heads *h = j->h;
-    const struct row_kernels *rk = j->c->rows;
-    int64_t d = h->dim, q_width = h->n * d, kv_width = h->n_kv * d, group = head / (h->n / h->n_kv);
-    int64_t row = s->row + t->begin, past = s->kv ? s->pos : 0, end = past + t->begin + t->n;
-    const float *k = (s->kv ? cache_at(s->kv, j->slot, 0, h) : j->k + s->row * kv_width) + group * d;
-    const float *v = (s->kv ? cache_at(s->kv, j->slot, 1, h) : j->v + s->row * kv_width) + group * d;
-    const float *q = j->q + row * q_width + head * d;
-    float *out = j->out + row * q_width + head * d;
-    float *p = scratch, m[QUERY_TILE], l[QUERY_TILE] = {0};
+    int64_t d = h->dim, q_width = h->n * d, kv_width = h->n_kv * d, at = head / (h->n / h->n_kv) * d;
+    int64_t row = s->row + t->begin, past = s->kv ? s->pos : 0, seen = past + t->begin + 1;
+    struct query q = {.q = j->q + row * q_width + head * d, .out = j->out + row * q_width + head * d, .p = scratch, .n = t->n};
     for (int64_t i = 0; i < t->n; i++)
-        m[i] = -INFINITY;
-    for (int64_t k0 = 0; k0 < end; k0 += TILE_KEYS) {
-        int64_t nk = min_i64(TILE_KEYS, end - k0);
-        gemm(j->c, p, nk, q, q_width, k + k0 * kv_width, kv_width, t->n, nk, d, j->scale, 0, GEMM_TRANS_B);
-        for (int64_t i = 0; i < t->n; i++) {
-            float *pi = p + i * nk;
-            int64_t seen = min_i64(nk, past + t->begin + i + 1 - k0); /* keys up to the row's own position */
-            if (seen < 0)
-                seen = 0;
-            if (seen > 0) {
-                float top = rk->max(pi, seen), old = m[i];
-                m[i] = top > old ? top : old;
-                float shrink = k0 ? expf(old - m[i]) : 0;
-                l[i] = l[i] * shrink + rk->exp_sum(pi, pi, m[i], seen);
-                if (k0 && shrink != 1)
-                    rk->scale(out + i * q_width, shrink, d);
-            }
-            memset(pi + seen, 0, (size_t)(nk - seen) * sizeof *pi);
-        }
-        gemm(j->c, out, q_width, p, nk, v + k0 * kv_width, kv_width, t->n, d, nk, 1, k0 ? 1 : 0, 0);
+        q.m[i] = -INFINITY;
+    const float *k = s->kv ? cache_at(s->kv, j->slot, 0, h) : j->k + s->row * kv_width;
+    const float *v = s->kv ? cache_at(s->kv, j->slot, 1, h) : j->v + s->row * kv_width;
+    take_keys(j, &q, k + at, v + at, past + t->begin + t->n, seen);
+    for (; s->trunk; s = s->trunk) {
+        int64_t shared = s->pos - s->trunk->pos;
+        take_keys(j, &q, j->k + s->trunk->row * kv_width + at, j->v + s->trunk->row * kv_width + at, shared, shared);
     }
     for (int64_t i = 0; i < t->n; i++) {
-        rk->scale(out + i * q_width, 1 / l[i], d);
-        j->lse[(row + i) * h->n + head] = m[i] + logf(l[i]);
+        j->c->rows->scale(q.out + i * q_width, 1 / q.l[i], d);
+        j->lse[(row + i) * h->n + head] = q.m[i] + logf(q.l[i]);
     }
 }
 

@@ -11,12 +11,12 @@ struct heads {
 };
 
 /* out [rows, n * dim] = softmax(q k^T / sqrt(dim), causal) v per head; lse [rows, n] = log of the sum of exponentials.
- * q [rows, n * dim]; k, v [rows, n_kv * dim] are this batch's own keys and values, used where a sequence has no cache.
- * With a cache, they must have been copied into `slot` of it already (kv_append). */
+ * q [rows, n * dim]; k, v [rows, n_kv * dim] are this batch's own keys and values, used where a sequence has no cache; a sequence with a trunk
+ * also sees the trunk's rows before it. With a cache, they must have been copied into `slot` of it already (kv_append). */
 void attention_forward(const struct compute *c, float *out, float *lse, const float *q, const float *k, const float *v,
                        const struct batch *b, int64_t slot, const struct heads *h);
 
-/* The derivative, for sequences without a cache: dq is written, dk and dv are written.
+/* The derivative, for sequences without a cache and without a trunk: dq is written, dk and dv are written.
  * P = exp(q k^T s - lse), dv = P^T dout, dS = P (dout v^T - rowsum(dout out)) s, dq = dS k, dk = dS^T q, with s = 1/sqrt(dim). */
 void attention_backward(const struct compute *c, float *dq, float *dk, float *dv, const float *dout, const float *out,
                         const float *lse, const float *q, const float *k, const float *v, const struct batch *b,

@@ -18,16 +18,29 @@ void batch_clear(struct batch *b)
     b->rows = b->n_seqs = b->n_tiles = 0;
 }
 
+static void add(struct batch *b, struct seq s)
+{
+    assert(b->rows + s.len <= b->max_rows && b->n_seqs < b->max_seqs);
+    s.row = b->rows;
+    b->seqs[b->n_seqs] = s;
+    for (int64_t i = 0; i < s.len; i++)
+        b->pos[b->rows + i] = (int32_t)(s.pos + i);
+    for (int64_t i = 0; i < s.len; i += QUERY_TILE)
+        b->tiles[b->n_tiles++] = (struct query_tile){(int32_t)b->n_seqs, i, min_i64(QUERY_TILE, s.len - i)};
+    b->n_seqs++;
+    b->rows += s.len;
+}
+
 void batch_add(struct batch *b, int64_t len, int64_t pos, struct kv_cache *kv)
 {
-    assert(b->rows + len <= b->max_rows && b->n_seqs < b->max_seqs);
-    b->seqs[b->n_seqs] = (struct seq){b->rows, len, pos, kv};
-    for (int64_t i = 0; i < len; i++)
-        b->pos[b->rows + i] = (int32_t)(pos + i);
-    for (int64_t i = 0; i < len; i += QUERY_TILE)
-        b->tiles[b->n_tiles++] = (struct query_tile){(int32_t)b->n_seqs, i, min_i64(QUERY_TILE, len - i)};
-    b->n_seqs++;
-    b->rows += len;
+    add(b, (struct seq){.len = len, .pos = pos, .kv = kv});
+}
+
+void batch_branch(struct batch *b, int64_t len, int64_t trunk, int64_t shared)
+{
+    const struct seq *t = &b->seqs[trunk];
+    assert(trunk < b->n_seqs && shared > 0 && shared <= t->len && !t->kv);
+    add(b, (struct seq){.len = len, .pos = t->pos + shared, .trunk = t});
 }
 
 void batch_uniform(struct batch *b, int64_t n, int64_t len)

@@ -1,4 +1,5 @@
-/* A batch: rows of token positions, cut into sequences. All sequences of a batch go through a block together. */
+/* A batch: rows of token positions, cut into sequences. All sequences of a batch go through a block together. A sequence may go on
+ * from somewhere inside another one, so that what several texts have in common at the start is run once. */
 #ifndef ESPALIER_NN_BATCH_H
 #define ESPALIER_NN_BATCH_H
 
@@ -13,9 +14,10 @@ struct kv_cache {
 };
 
 struct seq {
-    int64_t row, len;    /* rows [row, row + len) of the batch */
-    int64_t pos;         /* position of the first row */
-    struct kv_cache *kv; /* NULL: the sequence is whole in this batch and pos is 0 */
+    int64_t row, len;        /* rows [row, row + len) of the batch */
+    int64_t pos;             /* position of the first row */
+    struct kv_cache *kv;     /* NULL: all that the sequence sees is in this batch */
+    const struct seq *trunk; /* what came before: the first pos - trunk->pos rows of that sequence, and its own trunk; or NULL */
 };
 
 enum { QUERY_TILE = 64 };
@@ -41,6 +43,9 @@ int batch_bind(struct batch *b, struct arena *arena, int64_t max_rows, int64_t m
 /* Empties the batch; then adds sequences one after another (they must fit). */
 void batch_clear(struct batch *b);
 void batch_add(struct batch *b, int64_t len, int64_t pos, struct kv_cache *kv);
+
+/* Adds a sequence that goes on behind the first `shared` rows (at least one) of sequence number `trunk`. Neither has a cache. */
+void batch_branch(struct batch *b, int64_t len, int64_t trunk, int64_t shared);
 
 /* Empties the batch and adds n sequences of one length, without caches. */
 void batch_uniform(struct batch *b, int64_t n, int64_t len);

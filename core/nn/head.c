@@ -17,7 +17,7 @@ int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *
     struct {
         float **p;
         int64_t w;
-    } row[] = {{&a->x, h->w.cols}, {&a->r, 1}, {&a->lse, 1}, {&a->target, 1}, {&a->top, tiles}, {&a->sum, tiles}};
+    } row[] = {{&a->x, h->w.cols}, {&a->r, 1}, {&a->lse, 1}, {&a->target, 1}, {&a->best, 1}, {&a->top, tiles}, {&a->sum, tiles}};
     for (size_t i = 0; i < sizeof row / sizeof *row; i++)
         if (!(*row[i].p = arena_alloc(arena, (size_t)rows, (size_t)row[i].w * sizeof(float), err)))
             return -1;
@@ -76,9 +76,11 @@ static void fold_panel(const struct job *j)
 {
     for (int64_t i = 0; i < j->rows; i++) {
         const float *top = j->a->top + i * j->tiles.across, *sum = j->a->sum + i * j->tiles.across;
-        float m = j->panel.first ? j->a->lse[i] : -INFINITY;
+        float best = j->panel.first ? j->a->best[i] : -INFINITY;
         for (int64_t k = 0; k < j->tiles.across; k++)
-            m = top[k] > m ? top[k] : m;
+            best = top[k] > best ? top[k] : best;
+        float m = j->panel.first && j->a->lse[i] > best ? j->a->lse[i] : best;
+        j->a->best[i] = best;
         double s = j->panel.first ? exp((double)j->a->lse[i] - m) : 0;
         for (int64_t k = 0; k < j->tiles.across; k++)
             s += sum[k] * exp((double)top[k] - m);

@@ -14,6 +14,7 @@ struct head {
 struct head_acts {
     float *x, *r;        /* [rows, dim] normed input, [rows] 1/rms */
     float *lse, *target; /* [rows] log-sum-exp of the logits, logit of the target */
+    float *best;         /* [rows] the largest logit */
     float *top, *sum;    /* [rows, vocab tiles] of one panel */
 };
 

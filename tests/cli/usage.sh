@@ -42,6 +42,7 @@ usage '--adapter' merge model --out m
 usage '--text' eval ppl model
 usage 'guess' eval ppl model --text calib.txt --protocol guess
 usage '--rows' eval ppl model --text calib.txt --rows c4
+usage '--data' eval zeroshot model
 usage '--prompt' generate model
 usage '--top-p' generate model --prompt a --top-p 0
 usage '--max-tokens' generate model --prompt a --max-tokens 0

@@ -370,7 +370,7 @@ static void linear_in_panels(void **state)
 }
 
 struct head_result {
-    float nll[WIDE_X], *dx, *dw, *dnorm;
+    float nll[WIDE_X], best[WIDE_X], *dx, *dw, *dnorm;
 };
 
 static void run_head(struct head_result *r, const struct compute *c, const struct wide *w, const struct weight *weight)
@@ -384,6 +384,7 @@ static void run_head(struct head_result *r, const struct compute *c, const struc
     r->dnorm = floats(WIDE_COLS);
     OK(head_acts_bind(&acts, &arena, &h, WIDE_X, &err));
     head_nll(c, r->nll, &h, &acts, w->x, w->targets, WIDE_X);
+    memcpy(r->best, acts.best, sizeof r->best);
     head_backward(c, r->dx, r->dw, r->dnorm, scratch, &h, &acts, w->x, w->targets, w->dy, WIDE_X);
     arena_free(&arena);
     free(scratch);
@@ -400,6 +401,7 @@ static void head_in_panels(void **state)
     run_head(&a, &c, &w, &w.bf16);
     run_head(&b, &c, &w, &w.f32);
     assert_close(a.nll, b.nll, WIDE_X, TOL, "losses, panels and whole");
+    assert_close(a.best, b.best, WIDE_X, TOL, "largest logits, panels and whole");
     assert_close_in_norm(a.dx, b.dx, WIDE_X * WIDE_COLS, "dx, panels and whole");
     assert_close_in_norm(a.dw, b.dw, (int64_t)WIDE_ROWS * WIDE_COLS, "dw, panels and whole");
     assert_close_in_norm(a.dnorm, b.dnorm, WIDE_COLS, "dnorm, panels and whole");

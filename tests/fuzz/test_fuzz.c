@@ -19,6 +19,7 @@
 #include "core/model/lm.h"
 #include "data/calibration.h"
 #include "data/instructions.h"
+#include "data/tasks.h"
 #include "data/text.h"
 #include "prune/scores.h"
 #include "train/journal.h"
@@ -279,6 +280,19 @@ static void read_documents(const char *path)
         calibration_free(&c);
 }
 
+/* The file as each task's rows in turn: most tasks find nothing in it. */
+static void read_tasks(const char *path)
+{
+    for (const struct task *t = task_table; t->name; t++) {
+        struct task_set s;
+        struct err err = {0};
+        int rc = task_read(&s, t, path, 0, 0, &err);
+        check(rc, &err);
+        if (rc == 0)
+            task_free(&s);
+    }
+}
+
 static void read_adapter(const char *path)
 {
     (void)path;
@@ -348,6 +362,10 @@ static struct target {
     {.name = "calibration.json", .read = read_rows},
     {.name = "alpaca.json", .read = read_instructions},
     {.name = "docs.jsonl", .read = read_documents},
+    {.name = "hellaswag.jsonl", .read = read_tasks},
+    {.name = "arc.json", .read = read_tasks},
+    {.name = "openbookqa.jsonl", .read = read_tasks},
+    {.name = "winogrande.jsonl", .read = read_tasks},
     {.name = "adapter/adapter_config.json", .read = read_adapter},
     {.name = "adapter/adapter_model.safetensors", .read = read_adapter},
     {.name = "state/checkpoint.safetensors", .read = read_state},
@@ -429,6 +447,14 @@ static int set_up(void **state)
     write_text(in_scratch("calibration.json"), "[[1,2,3],[4,5,6]]");
     write_text(in_scratch("alpaca.json"), "[{\"instruction\":\"a\",\"input\":\"b\",\"output\":\"c\"}]");
     write_text(in_scratch("docs.jsonl"), "{\"text\":\"one document\"}\n{\"text\":\"and another\"}\n");
+    write_text(in_scratch("hellaswag.jsonl"), "{\"activity_label\":\"x\",\"ctx_a\":\"How to [title] Cut "
+                                              "[step]\",\"ctx_b\":\"\u00e9\u03a3\",\"endings\":[\" a  [b] c\",\"d\"],"
+                                              "\"label\":1}\n{\"query\":\"q\",\"choices\":[\"a\",\"b\"],\"gold\":\"1\"}\n");
+    write_text(in_scratch("arc.json"), "[{\"question\":{\"stem\":\"q\",\"choices\":[{\"text\":\"a\",\"label\":\"1\"},"
+                                       "{\"text\":\"b\",\"label\":\"2\"}]},\"answerKey\":\"2\"}]");
+    write_text(in_scratch("openbookqa.jsonl"),
+               "{\"question_stem\":\"q\",\"choices\":{\"text\":[\"a\",\"b\"],\"label\":[\"A\",\"B\"]},\"answerKey\":\"B\"}\n");
+    write_text(in_scratch("winogrande.jsonl"), "{\"sentence\":\"a _ c\",\"option1\":\"x\",\"option2\":\"y\",\"answer\":\"1\"}\n");
     write_text(in_scratch("journal/train.jsonl"),
                "{\"step\":1,\"loss\":2.5,\"micro_losses\":[1,2],\"grad_norm\":1,\"lr\":0,\"tokens_per_s\":9}\n"
                "{\"step\":1,\"eval_loss\":3}\n{\"step\":2,\"loss\":2,\"micro_losses\":[1],\"grad_norm\":1}\n");

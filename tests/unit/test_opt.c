@@ -41,6 +41,36 @@ static void values_and_words(void **state)
     assert_string_equal(w.word[2], "-");
 }
 
+/* A list keeps every value; what an own table has hides the shared option of that name, in the help too. */
+static void lists_and_hidden_options(void **state)
+{
+    (void)state;
+    struct opt_list list = {.n = 0};
+    const char *hidden = NULL;
+    struct opt_words w;
+    const struct opt own[] = {{OPT_LIST, "drop", &list, "D", "ours"}, {.kind = OPT_END}};
+    const struct opt shared[] = {{OPT_STRING, "drop", &hidden, "D", "theirs"}, {.kind = OPT_END}};
+    const struct opt *tables[] = {own, shared};
+    OK(opt_parse(&w, tables, 2, 4, (char *[]){"--drop", "1", "--drop=", "--drop=2,3"}, &err));
+    assert_int_equal(list.n, 3);
+    assert_string_equal(list.value[0], "1");
+    assert_string_equal(list.value[1], "");
+    assert_string_equal(list.value[2], "2,3");
+    assert_null(hidden);
+    char *help, *many[OPT_MAX_VALUES];
+    size_t n;
+    FILE *out = open_memstream(&help, &n);
+    opt_help(out, tables, (const char *const[]){"options", "common"}, 2);
+    fclose(out);
+    assert_non_null(strstr(help, "ours"));
+    assert_null(strstr(help, "theirs"));
+    free(help);
+    for (int i = 0; i < OPT_MAX_VALUES; i++)
+        many[i] = "--drop=1";
+    struct err err = {0};
+    expect_error(opt_parse(&w, tables, 2, OPT_MAX_VALUES, many, &err), &err, "--drop");
+}
+
 static void defaults_and_the_end_of_options(void **state)
 {
     (void)state;
@@ -131,8 +161,9 @@ static void help_names_every_option(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(values_and_words),   cmocka_unit_test(defaults_and_the_end_of_options), cmocka_unit_test(mistakes),
-        cmocka_unit_test(words_have_a_limit), cmocka_unit_test(help_names_every_option),
+        cmocka_unit_test(values_and_words),         cmocka_unit_test(defaults_and_the_end_of_options),
+        cmocka_unit_test(lists_and_hidden_options), cmocka_unit_test(mistakes),
+        cmocka_unit_test(words_have_a_limit),       cmocka_unit_test(help_names_every_option),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

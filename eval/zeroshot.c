@@ -1,0 +1,213 @@
+#include "eval/zeroshot.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/pytext.h"
+
+/* ---- texts to tokens ---- */
+
+struct encoder {
+    const struct task_set *set;
+    const struct tokenizer *t;
+    int32_t first; /* BOS where it goes first, else -1 */
+    int32_t empty; /* what an empty context is; -1: nothing */
+    int64_t context_length;
+    struct ids context, whole;
+    struct ids all; /* every request's tokens, one after another */
+};
+
+/* out = the tokens of text[n], behind BOS where that goes first. */
+static int encode(struct ids *out, const struct encoder *e, const char *text, size_t n, struct err *err)
+{
+    out->n = 0;
+    if (tokenizer_encode(out, e->t, text, n, err) != 0)
+        return -1;
+    if (e->first < 0 || (out->n > 0 && out->ids[0] == e->first))
+        return 0;
+    if (ids_push(out, e->first, err) != 0)
+        return -1;
+    memmove(out->ids + 1, out->ids, (out->n - 1) * sizeof *out->ids);
+    out->ids[0] = e->first;
+    return 0;
+}
+
+/* The tokens of one choice: leaves both together in e->whole, and returns how many are the context's, or -1. */
+static int64_t encode_pair(struct encoder *e, const struct task_choice *choice, struct err *err)
+{
+    size_t n = pytext_rstrip(choice->context, strlen(choice->context));
+    char *text;
+    int n_text = asprintf(&text, "%s%s", choice->context, choice->continuation);
+    if (n_text < 0)
+        return err_set(err, "out of memory");
+    int64_t given = -1;
+    if (encode(&e->context, e, text, n, err) != 0 || encode(&e->whole, e, text, (size_t)n_text, err) != 0)
+        goto done;
+    if (e->context.n == 0) {
+        if (e->empty < 0) {
+            err_set(err, "%s: a context is empty, and the tokenizer has neither EOS nor BOS to stand for it", e->set->file);
+            goto done;
+        }
+        if (ids_push(&e->whole, 0, err) != 0)
+            goto done;
+        memmove(e->whole.ids + 1, e->whole.ids, (e->whole.n - 1) * sizeof *e->whole.ids);
+        e->whole.ids[0] = e->empty;
+        given = 1;
+        goto done;
+    }
+    /* The context's own tokens stand even where the two together would be cut otherwise. */
+    given = (int64_t)e->context.n;
+    memcpy(e->whole.ids, e->context.ids, (e->whole.n < e->context.n ? e->whole.n : e->context.n) * sizeof *e->whole.ids);
+done:
+    free(text);
+    return given;
+}
+
+/* Adds the request of document i's choice k; its tokens are e->all from *at on, until they have all been added. */
+static int add_request(struct request *q, size_t *at, struct encoder *e, int64_t i, int k, struct err *err)
+{
+    const struct task_document *d = &e->set->docs[i];
+    int64_t given = encode_pair(e, &d->choice[k], err), n = (int64_t)e->whole.n;
+    if (given < 0)
+        return -1;
+    if (n <= given)
+        return err_set(err, "%s: document %lld: choice %d adds no token to its context", e->set->file, (long long)d->index, k);
+    if (n - given > e->context_length)
+        return err_set(err, "%s: document %lld: choice %d has %lld tokens, the model's context %lld", e->set->file,
+                       (long long)d->index, k, (long long)(n - given), (long long)e->context_length);
+    int64_t cut = n > e->context_length + 1 ? n - e->context_length - 1 : 0; /* the last token is only predicted */
+    *at = e->all.n;
+    *q = (struct request){.n = n - cut, .first = given - cut};
+    for (int64_t p = cut; p < n; p++)
+        if (ids_push(&e->all, e->whole.ids[p], err) != 0)
+            return -1;
+    return 0;
+}
+
+static int encoder_open(struct encoder *e, const struct task_set *set, const struct tokenizer *t, int64_t context_length, bool bos,
+                        struct err *err)
+{
+    int32_t bos_id = tokenizer_bos(t), eos_id = tokenizer_eos(t);
+    *e = (struct encoder){.set = set, .t = t, .first = bos ? bos_id : -1, .context_length = context_length};
+    if (bos && bos_id < 0)
+        return err_set(err, "--bos: the tokenizer has no BOS token");
+    e->empty = eos_id >= 0 && !bos ? eos_id : bos_id;
+    return 0;
+}
+
+static void encoder_free(struct encoder *e)
+{
+    free(e->context.ids);
+    free(e->whole.ids);
+    free(e->all.ids);
+}
+
+/* ---- likelihoods to metrics ---- */
+
+static int best_of(const double *v, int n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (v[i] > v[best])
+            best = i;
+    return best;
+}
+
+static void judge(struct zeroshot_document *out, const struct task *t, const struct task_document *d, const struct likelihood *l)
+{
+    double norm[TASK_MAX_CHOICES];
+    for (int k = 0; k < d->n_choices; k++) {
+        out->ll[k] = l[k].ll;
+        norm[k] = l[k].ll / (double)d->choice[k].chars;
+    }
+    out->acc = t->greedy ? l[0].greedy : best_of(out->ll, d->n_choices) == d->gold;
+    out->acc_norm = t->has_norm && best_of(norm, d->n_choices) == d->gold;
+}
+
+/* Standard error of the mean of n outcomes of which a share `mean` is 1 and the rest 0. */
+static double share_stderr(double mean, int64_t n)
+{
+    return sqrt(mean * (1 - mean) / (double)(n - 1));
+}
+
+static void sum_up(struct zeroshot_result *r)
+{
+    double ll = 0;
+    int64_t acc = 0, norm = 0;
+    for (int64_t i = 0; i < r->n; i++) {
+        acc += r->docs[i].acc;
+        norm += r->docs[i].acc_norm;
+        ll += r->docs[i].ll[0];
+    }
+    r->acc = (double)acc / (double)r->n;
+    r->acc_norm = (double)norm / (double)r->n;
+    r->acc_stderr = share_stderr(r->acc, r->n);
+    r->acc_norm_stderr = share_stderr(r->acc_norm, r->n);
+    r->perplexity = exp(-ll / (double)r->n);
+}
+
+static int make_results(struct zeroshot_result *results, const struct task_set *set, const struct likelihood *out, int64_t variants,
+                        int64_t n, struct err *err)
+{
+    for (int64_t v = 0; v < variants; v++) {
+        struct zeroshot_result *r = &results[v];
+        const struct likelihood *l = out + v * n;
+        r->task = set->task;
+        r->n = set->n;
+        if (!(r->docs = mem_alloc((size_t)set->n, sizeof *r->docs, err)))
+            return -1;
+        for (int64_t i = 0; i < set->n; l += set->docs[i++].n_choices)
+            judge(&r->docs[i], set->task, &set->docs[i], l);
+        sum_up(r);
+    }
+    return 0;
+}
+
+int zeroshot_run(struct zeroshot_result *results, const struct task_set *set, const struct model *m, const struct compute *c,
+                 const struct lora_set *lora, const struct tokenizer *t, const struct variants *v, bool bos,
+                 struct progress *progress, struct err *err)
+{
+    struct encoder e;
+    struct arena arena = {0};
+    int64_t n = 0, k = 0;
+    int rc = -1;
+    memset(results, 0, (size_t)v->n * sizeof *results);
+    if (encoder_open(&e, set, t, m->cfg.context_length, bos, err) != 0)
+        return -1;
+    for (int64_t i = 0; i < set->n; i++)
+        n += set->docs[i].n_choices;
+    struct request *requests = arena_alloc(&arena, (size_t)n, sizeof *requests, err);
+    size_t *at = arena_alloc(&arena, (size_t)n, sizeof *at, err);
+    struct likelihood *out = arena_alloc(&arena, (size_t)(n * v->n), sizeof *out, err);
+    if (!requests || !at || !out)
+        goto done;
+    progress_begin(progress, set->task->name, set->n, "documents");
+    for (int64_t i = 0; i < set->n; i++)
+        for (int choice = 0; choice < set->docs[i].n_choices; choice++, k++)
+            if (add_request(&requests[k], &at[k], &e, i, choice, err) != 0)
+                goto done;
+    for (k = 0; k < n; k++)
+        requests[k].ids = e.all.ids + at[k];
+    if (likelihood_run(out, m, c, lora, v, requests, n, progress, set->n, err) != 0)
+        goto done;
+    progress_end(progress);
+    rc = make_results(results, set, out, v->n, n, err);
+done:
+    encoder_free(&e);
+    arena_free(&arena);
+    for (int64_t i = 0; rc != 0 && i < v->n; i++)
+        zeroshot_free(&results[i]);
+    return rc;
+}
+
+void zeroshot_free(struct zeroshot_result *r)
+{
+    free(r->docs);
+    *r = (struct zeroshot_result){0};
+}
+
+double zeroshot_reported(const struct zeroshot_result *r)
+{
+    return r->task->reports_norm ? r->acc_norm : r->acc;
+}
