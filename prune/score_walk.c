@@ -150,18 +150,13 @@ static int keep_room(struct walk *w, struct err *err)
     return 0;
 }
 
-static size_t kept_bytes(const struct walk *w, int64_t variants)
-{
-    return (size_t)((variants + 1) * w->s.state_floats) * sizeof(float);
-}
-
 static void keep_states(struct walk *w)
 {
     int64_t p = w->at.position;
     bool extra = w->at.round == 0 && w->r->ppl && (w->r->keep_first || w->r->keep_last); /* variants that the next round has not */
     if (p >= w->n_live || !w->kept[p] || w->at.round + 1 >= rounds(w) || extra)
         return;
-    memcpy(w->kept[p], w->s.states, kept_bytes(w, w->at.n_variants));
+    sweep_copy(&w->s, w->kept[p], w->s.states, w->at.n_variants + 1);
     w->kept_variants[p] = w->at.n_variants;
 }
 
@@ -177,7 +172,7 @@ static int start_round(struct walk *w, int64_t changed, struct err *err)
     w->at.position = p;
     w->at.n_variants = p > 0 ? w->kept_variants[p] : 0;
     if (p > 0)
-        memcpy(w->s.states, w->kept[p], kept_bytes(w, w->at.n_variants));
+        sweep_copy(&w->s, w->s.states, w->kept[p], w->at.n_variants + 1);
     return p > 0 ? 0 : sweep_embed(&w->s, err);
 }
 
@@ -186,7 +181,7 @@ static int start_round(struct walk *w, int64_t changed, struct err *err)
 /* Takes state 0 past a unit; state `spare` becomes what it was before. */
 static void step_base(struct walk *w, int64_t unit, int64_t spare, bool watched)
 {
-    sweep_copy(&w->s, spare, 0);
+    sweep_copy(&w->s, sweep_state(&w->s, spare), w->s.states, 1);
     sweep_advance(&w->s, w->slot[unit], w->units->unit[unit].parts, 0, 1);
     for (int64_t k = 0; watched && k < w->r->n_watchers; k++)
         w->r->watchers[k].see(&w->r->watchers[k], w->s.lm.c, unit, sweep_state(&w->s, spare), w->s.states);

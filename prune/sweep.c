@@ -3,13 +3,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows that go through a block together: enough to make decoding a weight cheap, few enough to stay near the caches. */
-enum { CHUNK_ROWS = 1280 };
+/* Rows that go through a block together: many, for its weights are decoded and packed once for them, but no more than have their
+ * activations in ACTS_BYTES, unless that is too few. */
+enum { MIN_ROWS = 1280, MAX_ROWS = 5120, ACTS_BYTES = 160 << 20 };
+
+static int64_t chunk_rows(const struct model *m, int64_t len)
+{
+    int64_t fit = ACTS_BYTES / (int64_t)block_acts_bytes(&m->shape, 1, 0);
+    int64_t rows = fit < MIN_ROWS ? MIN_ROWS : fit > MAX_ROWS ? MAX_ROWS : fit;
+    return rows / len > 0 ? rows / len * len : len;
+}
 
 int sweep_open(struct sweep *s, const struct model *m, const struct compute *c, const struct lora_set *lora,
                const struct calibration *cal, int64_t max_states, struct progress *progress, struct err *err)
 {
-    int64_t len = cal->len, chunk = CHUNK_ROWS / len > 0 ? CHUNK_ROWS / len * len : len;
+    int64_t len = cal->len, chunk = chunk_rows(m, len);
     *s = (struct sweep){.cal = cal, .progress = progress, .max_states = max_states, .rows = cal->n * len};
     s->state_floats = s->rows * m->cfg.dim;
     if (chunk > s->rows * max_states)
@@ -40,9 +48,26 @@ int sweep_embed(struct sweep *s, struct err *err)
     return lm_embed(&s->lm, s->states, s->cal->ids, s->rows, err);
 }
 
-void sweep_copy(struct sweep *s, int64_t to, int64_t from)
+struct copy_job {
+    float *to;
+    const float *from;
+    int64_t n;
+};
+
+enum { COPY_FLOATS = 1 << 18 };
+
+static void copy_task(void *arg, int64_t task, int worker)
 {
-    memcpy(sweep_state(s, to), sweep_state(s, from), (size_t)s->state_floats * sizeof(float));
+    (void)worker;
+    const struct copy_job *j = arg;
+    int64_t i = task * COPY_FLOATS, n = j->n - i < COPY_FLOATS ? j->n - i : COPY_FLOATS;
+    memcpy(j->to + i, j->from + i, (size_t)n * sizeof *j->to);
+}
+
+void sweep_copy(const struct sweep *s, float *to, const float *from, int64_t n)
+{
+    struct copy_job j = {to, from, n * s->state_floats};
+    pool_run(s->lm.c->pool, copy_task, &j, (j.n + COPY_FLOATS - 1) / COPY_FLOATS);
 }
 
 void sweep_advance(struct sweep *s, int64_t slot, unsigned parts, int64_t first, int64_t n)

@@ -29,8 +29,8 @@ static inline float *sweep_state(const struct sweep *s, int64_t k)
 /* State 0 = the embeddings of the calibration rows. */
 int sweep_embed(struct sweep *s, struct err *err);
 
-/* Copies state `from` to state `to`. */
-void sweep_copy(struct sweep *s, int64_t to, int64_t from);
+/* Copies n states, by all threads. */
+void sweep_copy(const struct sweep *s, float *to, const float *from, int64_t n);
 
 /* Takes states [first, first + n) through these halves of the block in `slot`. A state's result does not depend on which others go
  * with it as long as `first` and the states between are the same; state 0 therefore always goes alone. */
