@@ -301,10 +301,13 @@ void plot_scores(FILE *f, const struct comparison *k, int64_t criterion, int64_t
 {
     const struct scores *s = &k->scores[criterion];
     const struct variant *v = comparison_variant(k, criterion, ratio, true);
-    bool *marked = NULL, even = k->which[criterion]->greedy || k->which[criterion]->random;
+    bool *marked = NULL;
     struct err none = {0};
-    struct report r = {
-        .n_blocks = s->n, .unit = s->unit, .score = s->score, .base_ppl = scores_are_perplexities(k, criterion) ? s->base_ppl : 0};
+    struct report r = {.n_blocks = s->n,
+                       .unit = s->unit,
+                       .score = s->score,
+                       .even = criterion_is_even(k->which[criterion]),
+                       .base_ppl = scores_are_perplexities(k, criterion) ? s->base_ppl : 0};
     char id[32], title[96], y_name[96];
     if ((marked = mem_alloc((size_t)s->n, 2 * sizeof *marked, &none))) { /* without memory nothing stands out */
         for (int64_t i = 0; i < s->n; i++) {
@@ -317,16 +320,9 @@ void plot_scores(FILE *f, const struct comparison *k, int64_t criterion, int64_t
     snprintf(id, sizeof id, "scores-%lld", (long long)criterion);
     snprintf(title, sizeof title, "Scores by %s", k->which[criterion]->name);
     snprintf(y_name, sizeof y_name, "%s%s%s", k->which[criterion]->score, r.base_ppl > 0 ? " it" : "",
-             !even && blocks_log_scale(&r) ? " (log scale)" : "");
-    struct blocks_look look = {.id = id,
-                               .form = "panel",
-                               .title = title,
-                               .y_name = y_name,
-                               .width = 400,
-                               .height = 250,
-                               .left = 60,
-                               .right = 50,
-                               .linear = even};
+             blocks_log_scale(&r) ? " (log scale)" : "");
+    struct blocks_look look = {
+        .id = id, .form = "panel", .title = title, .y_name = y_name, .width = 400, .height = 250, .left = 60, .right = 50};
     plot_block_scores(f, &r, &look);
     free(marked);
 }

@@ -152,6 +152,7 @@ static int sheet_scores(struct sheet *s, const struct experiment *e, struct err 
     s->r.criterion = s->scores.criterion;
     s->r.score_name = criterion ? criterion->score : NULL;
     s->r.n_blocks = n;
+    s->r.even = criterion && criterion_is_even(criterion);
     s->r.score = s->scores.score;
     s->r.unit = s->scores.unit;
     s->r.base_ppl = criterion && criterion->perplexity ? number(e->score, "base_ppl") : 0;

@@ -29,6 +29,7 @@ struct report {
     const struct unit *unit; /* [n_blocks]: what was scored; NULL: whole blocks from 0 */
     const double *score;     /* [n_blocks]; with base_ppl > 0: perplexity of the model without that block */
     double base_ppl;         /* of the intact model on the same rows; 0: the scores are no perplexities */
+    bool even;               /* scores that are places in a list or draws: on a linear scale whatever they span */
     const bool *dropped;     /* [n_blocks], or NULL for none */
     const bool *protected_;  /* [n_blocks], or NULL for none; never up for dropping */
     double cut_swap;         /* probability that the last block dropped and the first one kept would change places; 0: not known */

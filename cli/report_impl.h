@@ -83,7 +83,6 @@ struct blocks_look {
     const char *id, *form; /* of the <svg>: no two of a page have both in common */
     const char *title, *y_name;
     double width, height, left, right; /* left: room for the ticks; right: for the name of the base */
-    bool linear;                       /* whatever the scores span */
 };
 
 void plot_block_scores(FILE *f, const struct report *r, const struct blocks_look *look);

@@ -10,7 +10,7 @@ bool blocks_log_scale(const struct report *r)
     range_extend(&lo, &hi, r->score, r->n_blocks);
     if (r->base_ppl > 0)
         range_extend(&lo, &hi, &r->base_ppl, 1);
-    return range_wants_log(lo, hi);
+    return !r->even && range_wants_log(lo, hi);
 }
 
 static bool is_dropped(const struct report *r, int64_t i)
@@ -66,11 +66,11 @@ static bool from_zero(const struct axes *p, const struct report *r, double lo, d
 
 /* The panel's data range: every score that is drawn, and the base, or the zero that stems start from. Returns where stems start
  * in the picture, or NAN for none. */
-static double blocks_range(struct axes *p, const struct report *r, bool linear)
+static double blocks_range(struct axes *p, const struct report *r)
 {
     double lo = INFINITY, hi = -INFINITY;
     bool base = r->base_ppl > 0;
-    p->log = !linear && blocks_log_scale(r);
+    p->log = blocks_log_scale(r);
     range_extend(&lo, &hi, r->score, r->n_blocks);
     bool zero = from_zero(p, r, lo, hi);
     if (base || zero)
@@ -126,7 +126,7 @@ void plot_block_scores(FILE *f, const struct report *r, const struct blocks_look
     char number[NUMBER_SIZE];
     p.width = look->width - p.left - (base ? look->right : 8);
     p.height = look->height - p.top - 46;
-    double foot = blocks_range(&p, r, look->linear);
+    double foot = blocks_range(&p, r);
     svg_open(f, look->id, look->form, look->width, look->height, look->title);
     describe_blocks(f, r);
     fputs("</desc>\n", f);

@@ -18,6 +18,12 @@ struct criterion {
 /* Closed by a NULL name. */
 extern const struct criterion criteria[];
 
+/* Whether scores are places in a list or draws, which have no scale of their own. */
+static inline bool criterion_is_even(const struct criterion *k)
+{
+    return k->greedy || k->random;
+}
+
 /* The criterion of that name, or NULL and an error that lists them. */
 const struct criterion *criterion_find(const char *name, struct err *err);
 
