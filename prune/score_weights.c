@@ -302,10 +302,10 @@ int score_taylor(struct scores *s, const struct model *m, const struct compute *
     if (!t.k.gradient || !t.k.norms || !t.labels || !t.nll || !t.weight)
         goto done;
     set_losses(&t);
+    t.bp.progress = progress;
     progress_begin(progress, "gradients", 4 * m->n_order, "block passes");
     if (forward(&t, err) != 0)
         goto done;
-    progress_update(progress, m->n_order);
     if (backward(&t, err) != 0)
         goto done;
     progress_end(progress);

@@ -63,6 +63,7 @@ int backprop_forward(struct backprop *bp, float *nll, int64_t *n, const int32_t 
     for (int64_t k = 0; k < n_blocks; k++) {
         struct block_pass p = pass_of(bp, k);
         block_forward(&p, bp->inputs[k + 1], bp->inputs[k]);
+        progress_update(bp->progress, k + 1);
     }
     bp->n_labelled = 0;
     for (int64_t i = 0; i < lm->batch.rows; i++) {

@@ -2,6 +2,7 @@
 #ifndef ESPALIER_MODEL_BACKPROP_H
 #define ESPALIER_MODEL_BACKPROP_H
 
+#include "core/base/progress.h"
 #include "core/model/lm.h"
 
 struct backprop {
@@ -15,7 +16,8 @@ struct backprop {
     float *scale;             /* [max_rows] */
     int64_t *where;           /* [max_rows]: the row that each labelled row came from */
     int64_t n_labelled;
-    struct dropout dropout; /* of the LoRA inputs; set before the forward, mixed with the block's slot */
+    struct progress *progress; /* counts the blocks of a forward; or NULL */
+    struct dropout dropout;    /* of the LoRA inputs; set before the forward, mixed with the block's slot */
     struct arena arena;
 };
 
