@@ -68,20 +68,40 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
 
 /* Where and how a command writes a model. */
 struct target {
-    const char *out, *dtype; /* --out DIR, --dtype D (NULL: what model_save_dtype says) */
+    const char *out;
+    const char *dtype;      /* --dtype D; NULL: each weight keeps its own, or becomes f16 where the format has not that */
+    const char *format;     /* --format F; NULL: what the ending of `out` says, else hf */
+    const char *shard_size; /* --shard-size: of a Hugging Face folder's files */
     bool force;
 };
 
-/* Writes the session's model (its blocks that run, its adapter merged in, its tokenizer) as a folder, checked; also_write, if
- * given, adds files of its own to `dir` before the folder gets its name. */
-int session_save(struct session *s, struct cli *cli, const struct target *t,
-                 int (*also_write)(void *arg, const char *dir, struct err *err), void *arg, struct err *err);
+/* The options that fill a target, but for `out`. */
+#define TARGET_OPTIONS(t)                                                                                                          \
+    {OPT_STRING, "format", &(t).format, "F", "hf (a folder), gguf or h5 (a file); default what the ending of OUT says"},           \
+        {OPT_STRING, "dtype", &(t).dtype, "D",                                                                                     \
+         "f32, f16, bf16; f8_e4m3 (hf, h5); q8_0, q4_0, q4_1 (gguf); default the model's own, f16 where the format lacks it"},     \
+        {OPT_STRING, "shard-size", &(t).shard_size, "N", "bytes of one file of an hf model, such as 500MB or 5GB"},                \
+    {                                                                                                                              \
+        OPT_FLAG, "force", &(t).force, NULL, "replace OUT if it exists"                                                            \
+    }
+
+/* Mistakes in a target are found before any work is done. */
+int target_check(const struct target *t, struct err *err);
+
+/* "5GB", "500MB", "3G" or "3GiB", "1000000"; `option` is named in the error. */
+int parse_bytes(int64_t *bytes, const char *option, const char *text, struct err *err);
+
+/* Writes the session's model (its blocks that run, its adapter merged in, its tokenizer), checked. hf: the folder `out`. gguf and h5:
+ * the file `out` where its name ends so, else model.gguf or model.h5 in a folder. also_write, if given, adds a file of its own,
+ * `name` in the folder (before it has its name), or <out without ending>.<name> beside the file. */
+int session_save(struct session *s, struct cli *cli, const struct target *t, const char *name,
+                 int (*also_write)(void *arg, const char *path, struct err *err), void *arg, struct err *err);
 
 /* ---- commands; each returns 0, or -1 and an error ---- */
 
 typedef int command_fn(struct cli *cli, struct err *err);
 command_fn cmd_inspect, cmd_tokenize, cmd_score, cmd_prune, cmd_train, cmd_merge, cmd_eval_ppl, cmd_eval_zeroshot, cmd_eval_speed,
-    cmd_generate, cmd_chat, cmd_run, cmd_bench, cmd_compare;
+    cmd_generate, cmd_chat, cmd_run, cmd_bench, cmd_compare, cmd_convert, cmd_synth;
 
 struct command {
     const char *name, *summary;

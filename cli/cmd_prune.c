@@ -62,15 +62,11 @@ done:
     return rc;
 }
 
-static int write_plan(void *arg, const char *dir, struct err *err)
+static int write_plan(void *arg, const char *path, struct err *err)
 {
     struct decision *d = arg;
-    char *path = path_join(dir, "plan.json", err);
-    int rc = path ? plan_write(path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL,
-                               d->scores_path ? d->sha256 : NULL, d->repair, d->facts, err)
-                  : -1;
-    free(path);
-    return rc;
+    return plan_write(path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL, d->scores_path ? d->sha256 : NULL,
+                      d->repair, d->facts, err);
 }
 
 /* ---- repair, and what it is worth ---- */
@@ -160,12 +156,12 @@ static void report(struct cli *cli, const struct decision *d, const char *out)
 }
 
 static int check(struct decision *d, const struct target *t, const struct repair_words *w, const char *drop, const char *adapter,
-                 const char *format, bool no_protect, struct err *err)
+                 bool no_protect, struct err *err)
 {
     if (!t->out || !d->scores_path == !drop || (d->scores_path && (d->ratio != 0) == (d->count != 0)))
         return err_usage(err, "prune needs --out, and either --drop or --scores with one of --ratio and --count");
-    if (strcmp(format, "hf"))
-        return err_usage(err, "--format %s: hf was expected", format);
+    if (target_check(t, err) != 0)
+        return -1;
     if (w->method && strcmp(w->method, "linear"))
         return err_usage(err, "--repair %s: linear was expected", w->method);
     if (!w->method != !w->calib)
@@ -181,7 +177,6 @@ static int check(struct decision *d, const struct target *t, const struct repair
 
 int cmd_prune(struct cli *cli, struct err *err)
 {
-    const char *format = "hf";
     struct target t = {0};
     struct decision d = {.keep_first = 4, .keep_last = 2, .cut_swap = NAN};
     struct repair_words w = {.alpha = -0.1, .samples = 128, .seq_len = 128, .how = text_defaults};
@@ -200,21 +195,19 @@ int cmd_prune(struct cli *cli, struct err *err)
         {OPT_REAL, "repair-alpha", &w.alpha, "A",
          "repair: ridge added to the Gram matrix; negative: that part of its mean diagonal"},
         {OPT_STRING, "text", &w.text, "FILE", "repair: text to report perplexities on; default the calibration rows"},
-        {OPT_STRING, "out", &t.out, "DIR", "folder for the pruned model"},
-        {OPT_STRING, "format", &format, "F", "of the pruned model: hf"},
-        {OPT_STRING, "dtype", &t.dtype, "D", "f32, f16 or bf16; default the model's own, f16 for quantised ones"},
-        {OPT_FLAG, "force", &t.force, NULL, "replace DIR if it exists"},
+        {OPT_STRING, "out", &t.out, "OUT", "folder, or file that ends in .gguf or .h5, for the pruned model"},
+        TARGET_OPTIONS(t),
         {.kind = OPT_END},
     };
     struct opt_words words;
     struct common o;
     struct session s;
     int rc =
-        command_parse(cli, &words, own, &o, 1234, 1, 1, "MODEL (--scores S (--ratio R | --count N) | --drop LIST) --out DIR", err);
+        command_parse(cli, &words, own, &o, 1234, 1, 1, "MODEL (--scores S (--ratio R | --count N) | --drop LIST) --out OUT", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     const char *drop = o.drop;
-    if (check(&d, &t, &w, drop, o.adapter, format, no_protect, err) != 0)
+    if (check(&d, &t, &w, drop, o.adapter, no_protect, err) != 0)
         return -1;
     o.drop = NULL; /* applied below, for a repair needs the whole model */
     if (session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
@@ -225,7 +218,7 @@ int cmd_prune(struct cli *cli, struct err *err)
         rc = w.method ? repair(&d, &w, &s, cli, &o, err) : model_drop(&s.m, d.dropped, d.n, err);
     if (rc == 0) {
         cli->result = d.facts = session_facts(&s, cli, &o);
-        rc = session_save(&s, cli, &t, write_plan, &d, err);
+        rc = session_save(&s, cli, &t, "plan.json", write_plan, &d, err);
     }
     if (rc == 0)
         report(cli, &d, t.out);

@@ -228,22 +228,23 @@ int cmd_merge(struct cli *cli, struct err *err)
 {
     struct target t = {0};
     struct opt own[] = {
-        {OPT_STRING, "out", &t.out, "DIR", "folder for the merged model"},
-        {OPT_STRING, "dtype", &t.dtype, "D", "f32, f16 or bf16; default the model's own, f16 for quantised ones"},
-        {OPT_FLAG, "force", &t.force, NULL, "replace DIR if it exists"},
+        {OPT_STRING, "out", &t.out, "OUT", "folder, or file that ends in .gguf or .h5, for the merged model"},
+        TARGET_OPTIONS(t),
         {.kind = OPT_END},
     };
     struct opt_words words;
     struct common o;
     struct session s;
-    int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL --adapter DIR --out DIR", err);
+    int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL --adapter DIR --out OUT", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     if (!t.out || !o.adapter)
         return err_usage(err, "merge needs --adapter and --out");
+    if (target_check(&t, err) != 0)
+        return -1;
     if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
-    rc = session_save(&s, cli, &t, NULL, NULL, err);
+    rc = session_save(&s, cli, &t, NULL, NULL, NULL, err);
     if (rc == 0) {
         cli->result = session_facts(&s, cli, &o);
         json_object_set_new(cli->result, "out", json_string(t.out));

@@ -12,6 +12,8 @@ const struct command command_table[] = {
     {"prune", "write a model without some blocks", cmd_prune},
     {"train", "LoRA retraining", cmd_train},
     {"merge", "write a model with an adapter merged in", cmd_merge},
+    {"convert", "write a model in another format or dtype", cmd_convert},
+    {"synth", "write a checkpoint of any shape with random weights", cmd_synth},
     {"eval ppl", "perplexity of a text", cmd_eval_ppl},
     {"eval zeroshot", "BoolQ, PIQA, HellaSwag, WinoGrande, ARC, OpenBookQA, LAMBADA", cmd_eval_zeroshot},
     {"eval speed", "generation speed", cmd_eval_speed},
@@ -30,7 +32,7 @@ static void print_help(FILE *out)
             ESPALIER_VERSION);
     for (const struct command *c = command_table; c->name; c++)
         fprintf(out, "  %-14s %s\n", c->name, c->summary);
-    fprintf(out, "\nMODEL is a Hugging Face folder or a .gguf file. `espalier COMMAND --help` lists a command's options.\n");
+    fprintf(out, "\nMODEL is a Hugging Face folder, a .gguf or a .h5 file. `espalier COMMAND --help` lists a command's options.\n");
 }
 
 /* The command that argv begins with, and how many words its name takes. */

@@ -57,29 +57,15 @@ int common_tokenizer(struct tokenizer **t, const struct common *o, const char *m
     return o->hf_legacy ? tokenizer_open_legacy(t, path, err) : tokenizer_open(t, path, err);
 }
 
-/* "3G", "1.5GiB", "800M" to bytes. */
-static int parse_bytes(double *bytes, const char *text, struct err *err)
-{
-    static const char units[] = "KMGT";
-    char *end;
-    *bytes = strtod(text, &end);
-    const char *unit = *end ? strchr(units, *end) : NULL;
-    if (unit)
-        *bytes *= (double)(1LL << (10 * (unit - units + 1)));
-    if (end == text || !(*bytes > 0) || (*end && !unit) ||
-        (*end && end[1] && strcmp(end + 1, "iB") != 0 && strcmp(end + 1, "B") != 0))
-        return err_usage(err, "--memory %s: a size like 3G was expected", text);
-    return 0;
-}
-
 /* Whether to read the weights block by block: where they would take most of the memory, and where giving them back costs nothing
  * worth having. */
 static int choose_streaming(struct session *s, const struct common *o, int needs, struct err *err)
 {
-    double room = (double)mem_available(), bytes = (double)model_bytes(&s->m);
-    if (o->memory && parse_bytes(&room, o->memory, err) != 0)
+    int64_t room = (int64_t)mem_available();
+    double bytes = (double)model_bytes(&s->m);
+    if (o->memory && parse_bytes(&room, "memory", o->memory, err) != 0)
         return -1;
-    bool large = bytes > (double)(1 << 30), tight = bytes > (o->memory ? 0.5 : 0.9) * room;
+    bool large = bytes > (double)(1 << 30), tight = bytes > (o->memory ? 0.5 : 0.9) * (double)room;
     return tight || (large && (needs & BLOCKWISE)) ? model_stream(&s->m, err) : 0;
 }
 
@@ -135,21 +121,4 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
                      "dtype", model_dtype(&s->m), "compute", o->compute, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads",
                      (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started,
                      "peak_rss_bytes", (json_int_t)mem_peak_rss());
-}
-
-int session_save(struct session *s, struct cli *cli, const struct target *t,
-                 int (*also_write)(void *arg, const char *dir, struct err *err), void *arg, struct err *err)
-{
-    struct dir_writer dir;
-    int dtype = t->dtype ? dtype_from_name(t->dtype) : (int)model_save_dtype(&s->m);
-    if (dtype != DTYPE_F32 && dtype != DTYPE_F16 && dtype != DTYPE_BF16)
-        return err_usage(err, "--dtype %s: f32, f16 or bf16 was expected", t->dtype);
-    struct save_options save = {(enum dtype)dtype, s->adapter, s->t};
-    if (dir_writer_open(&dir, t->out, t->force, err) != 0)
-        return -1;
-    if (model_save(&s->m, &s->c, dir.tmp, &save, &cli->progress, err) != 0 || (also_write && also_write(arg, dir.tmp, err) != 0)) {
-        dir_writer_abort(&dir);
-        return -1;
-    }
-    return dir_writer_commit(&dir, err);
 }

@@ -10,7 +10,7 @@ int64_t speed_bytes_per_token(const struct model *m)
         for (int p = 0; p < PROJ_COUNT; p++) {
             const struct block *b = &m->blocks[m->order[k]];
             if (b->parts & proj_part((enum proj)p))
-                n += (size_t)b->proj[p].rows * b->proj[p].row_bytes;
+                n += (size_t)b->proj[p].rows * (b->proj[p].row_bytes + (b->proj[p].scale ? sizeof(float) : 0));
         }
     return (int64_t)n;
 }

@@ -143,7 +143,7 @@ static int map_weight(struct repair *r, struct block *b, struct err *err)
     pool_run(r->lm.c->pool, map_weight_task, &j, j.tiles.count);
     if (bias)
         gemm(r->lm.c, bias, 1, r->map, dim, b->bias[PROJ_DOWN], 1, dim, 1, dim, 1, 0, 0);
-    *w = (struct weight){DTYPE_F32, dim, cols, (const uint8_t *)new, (size_t)cols * sizeof *new, 0};
+    *w = (struct weight){DTYPE_F32, dim, cols, (const uint8_t *)new, (size_t)cols * sizeof *new, 0, NULL};
     b->bias[PROJ_DOWN] = bias;
     free(old);
     return 0;

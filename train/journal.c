@@ -175,12 +175,12 @@ int state_save(const char *dir, const struct lora_set *l, const struct adamw *o,
     float step[2] = {(float)(o->t >> 20), (float)(o->t & ((1 << 20) - 1))}, best_loss = (float)best;
     const float *data[STATE_TENSORS] = {l->params, o->m, o->v, step, &best_loss};
     const int64_t n[STATE_TENSORS] = {l->n_params, l->n_params, l->n_params, 2, 1};
-    struct safetensors_entry entries[STATE_TENSORS];
+    struct tensor_entry entries[STATE_TENSORS];
     struct safetensors_writer w;
     char *path = path_join(dir, STATE, err);
     int rc = -1;
     for (int i = 0; i < STATE_TENSORS; i++)
-        entries[i] = (struct safetensors_entry){state_names[i], DTYPE_F32, 1, {n[i]}};
+        entries[i] = (struct tensor_entry){state_names[i], DTYPE_F32, 1, {n[i]}};
     if (!path || safetensors_writer_open(&w, path, entries, STATE_TENSORS, err) != 0)
         goto done;
     for (int i = 0; i < STATE_TENSORS; i++)

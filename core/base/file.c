@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -163,6 +164,11 @@ int file_writer_put(struct file_writer *w, const void *data, size_t size, struct
     return 0;
 }
 
+int file_writer_flush(struct file_writer *w, struct err *err)
+{
+    return fflush(w->f) == 0 ? 0 : err_errno(err, "%s: cannot write", w->path);
+}
+
 int file_writer_commit(struct file_writer *w, struct err *err)
 {
     int rc = -1;
@@ -303,6 +309,37 @@ void dir_writer_abort(struct dir_writer *w)
     free(w->tmp);
     free(w->path);
     *w = (struct dir_writer){0};
+}
+
+/* "1.5 GiB" */
+static const char *size_text(char text[32], double bytes)
+{
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    int k = 0;
+    for (; bytes >= 1024 && k < 4; k++)
+        bytes /= 1024;
+    snprintf(text, 32, k ? "%.1f %s" : "%.0f %s", bytes, units[k]);
+    return text;
+}
+
+int disk_check(const char *path, int64_t bytes, struct err *err)
+{
+    struct statvfs v;
+    char needed[32], there[32], *slash;
+    char *folder = strdup(path);
+    if (!folder)
+        return err_set(err, "out of memory");
+    while (statvfs(folder, &v) != 0 && (slash = strrchr(folder, '/')) && slash > folder)
+        *slash = 0; /* up to the first folder that is there */
+    bool known = statvfs(folder, &v) == 0 || statvfs(*path == '/' ? "/" : ".", &v) == 0;
+    free(folder);
+    if (!known)
+        return err_errno(err, "%s: cannot tell how much room there is", path);
+    int64_t available;
+    if (__builtin_mul_overflow((int64_t)v.f_bavail, (int64_t)v.f_frsize, &available) || available >= bytes)
+        return 0;
+    return err_set(err, "%s: needs %s of disk, %s are free", path, size_text(needed, (double)bytes),
+                   size_text(there, (double)available));
 }
 
 int dir_make(const char *path, struct err *err)

@@ -32,6 +32,8 @@ struct file_writer {
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err);
+/* What was put is in the temporary file w->tmp, where it can be read before the commit. */
+int file_writer_flush(struct file_writer *w, struct err *err);
 int file_writer_commit(struct file_writer *w, struct err *err); /* also releases w, whether it succeeds or not */
 void file_writer_abort(struct file_writer *w);                  /* does nothing after commit */
 
@@ -47,6 +49,10 @@ struct dir_writer {
 int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct err *err);
 int dir_writer_commit(struct dir_writer *w, struct err *err);
 void dir_writer_abort(struct dir_writer *w);
+
+/* Fails unless the file system where `path` (or, where that is not there yet, its folder) lies has room for `bytes` more; says how
+ * many are needed and free. */
+int disk_check(const char *path, int64_t bytes, struct err *err);
 
 /* Makes a folder and its parents; existing ones are fine. */
 int dir_make(const char *path, struct err *err);

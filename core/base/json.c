@@ -5,35 +5,38 @@
 
 #include "core/base/file.h"
 
+json_t *json_parse(const char *text, size_t n, const char *path, struct err *err)
+{
+    json_error_t why;
+    json_t *v = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
+    if (!v)
+        err_set(err, "%s: not valid JSON: line %d: %s", path, why.line, why.text);
+    return v;
+}
+
 json_t *json_read(const char *path, struct err *err)
 {
     char *text;
     size_t n;
     if (file_read(&text, &n, path, err) != 0)
         return NULL;
-    json_error_t why;
-    json_t *v = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
+    json_t *v = json_parse(text, n, path, err);
     free(text);
-    if (!v)
-        err_set(err, "%s: not valid JSON: line %d: %s", path, why.line, why.text);
     return v;
+}
+
+char *json_pretty(const json_t *value)
+{
+    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY), *line = text ? realloc(text, strlen(text) + 2) : NULL;
+    if (!line)
+        free(text);
+    return line ? strcat(line, "\n") : NULL;
 }
 
 int json_write(const char *path, const json_t *value, struct err *err)
 {
-    char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY);
-    if (!text)
-        return err_set(err, "%s: out of memory", path);
-    struct file_writer w;
-    int rc = file_writer_open(&w, path, err);
-    if (rc == 0) {
-        if (file_writer_put(&w, text, strlen(text), err) == 0 && file_writer_put(&w, "\n", 1, err) == 0) {
-            rc = file_writer_commit(&w, err);
-        } else {
-            file_writer_abort(&w);
-            rc = -1;
-        }
-    }
+    char *text = json_pretty(value);
+    int rc = text ? file_write(path, text, strlen(text), err) : err_set(err, "%s: out of memory", path);
     free(text);
     return rc;
 }

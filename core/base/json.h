@@ -11,8 +11,14 @@
 /* Parses a JSON file (plain or gzip). Returns a new reference, or NULL and an error that names file and line. */
 json_t *json_read(const char *path, struct err *err);
 
+/* The same of text[n] that came from `path`. */
+json_t *json_parse(const char *text, size_t n, const char *path, struct err *err);
+
 /* Writes a JSON file with 2-space indentation, whole or not at all. */
 int json_write(const char *path, const json_t *value, struct err *err);
+
+/* What json_write writes, malloc'ed; NULL when there is no memory. */
+char *json_pretty(const json_t *value);
 
 /* Members of an object. An absent or null member leaves *out alone and returns 0; one of the wrong type is an error that
  * names `file` and the key. */

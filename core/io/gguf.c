@@ -46,6 +46,11 @@ static const uint8_t type_bytes[GGUF_TYPE_COUNT] = {
     [GGUF_F32] = 4, [GGUF_BOOL] = 1, [GGUF_U64] = 8, [GGUF_I64] = 8, [GGUF_F64] = 8,
 };
 
+size_t gguf_type_bytes(enum gguf_type t)
+{
+    return t < GGUF_TYPE_COUNT ? type_bytes[t] : 0;
+}
+
 static bool is_float(enum gguf_type t)
 {
     return t == GGUF_F32 || t == GGUF_F64;
@@ -125,9 +130,9 @@ static int read_value(struct gguf_value *v, struct cursor *c, struct arena *aren
 }
 
 /* ggml's type numbers, as they stand in the file. */
-static int dtype_of_ggml(uint32_t type)
+int gguf_dtype_of_number(uint32_t number)
 {
-    switch (type) {
+    switch (number) {
     case 0: return DTYPE_F32;
     case 1: return DTYPE_F16;
     case 2: return DTYPE_Q4_0;
@@ -164,7 +169,7 @@ static int read_tensor(struct tensor *t, uint64_t *offset, struct cursor *c, str
     *offset = take_uint(c, 8);
     if (!c->ok)
         return err_set(err, "%s: truncated: the tensor table goes past the end of the file", t->file);
-    int dtype = dtype_of_ggml(type);
+    int dtype = gguf_dtype_of_number(type);
     if (dtype < 0)
         return err_set(err, "%s: tensor %s: ggml type %u is not supported (f32, f16, bf16, q8_0, q4_0 and q4_1 are)", t->file, copy,
                        type);

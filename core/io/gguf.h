@@ -58,6 +58,13 @@ bool gguf_float(double *out, const struct gguf *g, const char *key);
 bool gguf_bool(bool *out, const struct gguf *g, const char *key);
 bool gguf_text(struct gguf_string *out, const struct gguf *g, const char *key);
 
+/* Bytes of a type of fixed size; 0 for the others. */
+size_t gguf_type_bytes(enum gguf_type t);
+
+/* The dtype of ggml's number for a tensor's type, or -1. */
+enum { GGUF_LARGEST_NUMBER = 30 };
+int gguf_dtype_of_number(uint32_t number);
+
 /* Element k of an array of integers. */
 int64_t gguf_array_int(const struct gguf_value *v, uint64_t k);
 

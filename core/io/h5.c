@@ -68,7 +68,8 @@ int h5_shape(hsize_t *out, hsize_t *n, const int64_t *dims, int n_dims, const ch
 
 /* ---- writing ---- */
 
-int h5_writer_open(struct h5_writer *w, const char *path, struct err *err)
+/* alignment 0: in memory. */
+static int open_writer(struct h5_writer *w, const char *path, int64_t alignment, struct err *err)
 {
     *w = (struct h5_writer){0};
     if (file_writer_open(&w->out, path, err) != 0)
@@ -76,7 +77,8 @@ int h5_writer_open(struct h5_writer *w, const char *path, struct err *err)
     struct quiet q = h5_quiet_begin();
     int rc = -1;
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (access < 0 || H5Pset_fapl_core(access, IMAGE_STEP, false) < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
+    if (access < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
+        (alignment ? H5Pset_alignment(access, 1, (hsize_t)alignment) : H5Pset_fapl_core(access, IMAGE_STEP, false)) < 0 ||
         (w->file = H5Fcreate(w->out.tmp, H5F_ACC_TRUNC, H5P_DEFAULT, access)) < 0) {
         h5_fail(err, path, "/", "cannot make an HDF5 file");
         goto done;
@@ -86,6 +88,25 @@ done:
     h5_release(access);
     if (rc != 0)
         h5_writer_abort(w);
+    return h5_quiet_end(q, rc);
+}
+
+int h5_writer_open(struct h5_writer *w, const char *path, struct err *err)
+{
+    return open_writer(w, path, 0, err);
+}
+
+int h5_writer_open_on_disk(struct h5_writer *w, const char *path, int64_t alignment, struct err *err)
+{
+    return open_writer(w, path, alignment, err);
+}
+
+int h5_writer_close_on_disk(struct h5_writer *w, struct err *err)
+{
+    struct quiet q = h5_quiet_begin();
+    int rc = H5Fflush(w->file, H5F_SCOPE_GLOBAL) < 0 ? h5_fail(err, w->out.path, "/", "cannot finish the HDF5 file") : 0;
+    h5_release(w->file);
+    w->file = 0;
     return h5_quiet_end(q, rc);
 }
 
@@ -257,6 +278,17 @@ int h5_attr_string(struct h5_writer *w, const char *object, const char *name, co
     hid_t type = string_type();
     int rc = type < 0 ? h5_fail(err, w->out.path, name, "cannot describe the string")
                       : put_attr(w, object, name, type, type, &value, err);
+    h5_release(type);
+    return h5_quiet_end(q, rc);
+}
+
+int h5_attr_fixed(struct h5_writer *w, const char *object, const char *name, const char *value, struct err *err)
+{
+    struct quiet q = h5_quiet_begin();
+    hid_t type = H5Tcopy(H5T_C_S1);
+    int rc = type < 0 || H5Tset_size(type, strlen(value) + 1) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0
+                 ? h5_fail(err, w->out.path, name, "cannot describe the string")
+                 : put_attr(w, object, name, type, type, value, err);
     h5_release(type);
     return h5_quiet_end(q, rc);
 }

@@ -24,9 +24,7 @@ static herr_t refuse_link(const char *parent_file, const char *parent_group, con
     return -1;
 }
 
-/* A property list for opening objects that follows no link into another file: a result file decides nothing about what else
- * is read. */
-static hid_t access_within_file(hid_t class)
+hid_t h5_access_within_file(hid_t class)
 {
     hid_t p = H5Pcreate(class);
     if (p >= 0 && H5Pset_elink_cb(p, refuse_link, NULL) < 0) {
@@ -36,7 +34,7 @@ static hid_t access_within_file(hid_t class)
     return p;
 }
 
-static hid_t open_file(const char *path, struct err *err)
+hid_t h5_open_file(const char *path, struct err *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* for a plain reason where there is no file, or no right to it */
     struct stat st;
@@ -152,10 +150,10 @@ static int read_dataset(union number **data, int64_t dims[H5_MAX_DIMS], int *n_d
     hsize_t n;
     int rc = -1;
     *data = NULL;
-    hid_t file = open_file(path, err);
+    hid_t file = h5_open_file(path, err);
     if (file < 0)
         return -1;
-    access = access_within_file(H5P_DATASET_ACCESS);
+    access = h5_access_within_file(H5P_DATASET_ACCESS);
     if (access < 0 || (set = H5Dopen2(file, name, access)) < 0 || (space = H5Dget_space(set)) < 0) {
         h5_fail(err, path, name, "a dataset was expected");
         goto done;
@@ -178,8 +176,7 @@ done:
     return rc;
 }
 
-/* The one string of an attribute that is known to hold one, of fixed or variable length; NULL and an error otherwise. */
-static char *read_string(hid_t attr, hid_t type, const char *path, const char *name, struct err *err)
+char *h5_read_string(hid_t attr, hid_t type, const char *path, const char *name, struct err *err)
 {
     char *s = NULL;
     if (H5Tis_variable_str(type) > 0) {
@@ -213,10 +210,10 @@ static int read_attr(char **text, double *number, const char *path, const char *
 {
     int rc = -1;
     hid_t access = H5I_INVALID_HID, attr = H5I_INVALID_HID, type = H5I_INVALID_HID, space = H5I_INVALID_HID;
-    hid_t file = open_file(path, err);
+    hid_t file = h5_open_file(path, err);
     if (file < 0)
         return -1;
-    access = access_within_file(H5P_LINK_ACCESS);
+    access = h5_access_within_file(H5P_LINK_ACCESS);
     if (access < 0 || (attr = H5Aopen_by_name(file, object, name, H5P_DEFAULT, access)) < 0 || (type = H5Aget_type(attr)) < 0 ||
         (space = H5Aget_space(attr)) < 0) {
         h5_fail(err, path, name, "an attribute was expected");
@@ -229,7 +226,7 @@ static int read_attr(char **text, double *number, const char *path, const char *
         goto done;
     }
     if (text)
-        rc = (*text = read_string(attr, type, path, name, err)) ? 0 : -1;
+        rc = (*text = h5_read_string(attr, type, path, name, err)) ? 0 : -1;
     else if (H5Aread(attr, H5T_NATIVE_DOUBLE, number) >= 0)
         rc = 0;
     else
@@ -256,8 +253,9 @@ struct reading {
     double number;
 };
 
-static int perform(struct reading *r, struct err *err)
+static int perform(void *reading, struct err *err)
 {
+    struct reading *r = reading;
     struct quiet q = h5_quiet_begin();
     bool text = r->kind == READ_TEXT;
     return h5_quiet_end(q, text || r->kind == READ_NUMBER
@@ -265,22 +263,43 @@ static int perform(struct reading *r, struct err *err)
                                : read_dataset(&r->data, r->dims, r->n_dims, r->path, r->name, r->kind == READ_WHOLE, err));
 }
 
-/* libhdf5 (1.10 for one) crashes on some damaged files. So a child process, which begins with this very memory, reads first; what
- * it survives, its parent survives too. Result files are small enough to be read twice. The child says so when it has come
- * through, and its parent ends it then, or when it has crashed or taken too long; it dies with its parent. */
-static int rehearse(struct reading *r, struct err *err)
+int h5_attr_text(char **out, const char *path, const char *object, const char *name, struct err *err)
 {
-    enum { MILLISECONDS = 60000 };
+    struct reading r = {.kind = READ_TEXT, .path = path, .object = object, .name = name};
+    int rc = perform(&r, err);
+    *out = r.text;
+    return rc;
+}
+
+/* Seconds of computing that reading a file may take: libhdf5 goes round and round in some damaged ones. */
+static rlim_t seconds_for(const char *path)
+{
+    enum { LEAST = 2, BYTES_A_SECOND = 8 << 20 };
+    struct stat st;
+    return LEAST + (stat(path, &st) == 0 ? (rlim_t)st.st_size / BYTES_A_SECOND : 0);
+}
+
+/* A child process, which begins with this very memory, reads first; what it survives, its parent survives too. What is read is small
+ * enough to be read twice. The child says so when it has come through, and its parent ends it then, or when it has crashed or taken
+ * too long (by the clock too, where a disk does not answer); it dies with its parent. */
+int h5_guard(int (*read_it)(void *arg, struct err *err), void *arg, const char *path, const char *what, struct err *err)
+{
+    const rlim_t seconds = seconds_for(path);
+    const int milliseconds = seconds < 100000 ? 60000 + (int)seconds * 1000 : -1;
+    static const int crashes[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
     int ends[2];
     char byte = 0;
     if (pipe2(ends, O_CLOEXEC) != 0)
-        return err_errno(err, "%s: cannot make a pipe to read it through", r->path);
+        return err_errno(err, "%s: cannot make a pipe to read it through", path);
     pid_t parent = getpid(), child = fork();
     if (child == 0) {
         struct err ignored = {0}; /* an error value is no crash; the parent meets it again */
         setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+        setrlimit(RLIMIT_CPU, &(struct rlimit){seconds, seconds});
+        for (size_t i = 0; i < sizeof crashes / sizeof *crashes; i++)
+            signal(crashes[i], SIG_DFL); /* nobody needs to hear of it */
         if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent)
-            perform(r, &ignored);
+            read_it(arg, &ignored);
         while (write(ends[1], &byte, 1) < 0 && errno == EINTR)
             ;
         for (;;)
@@ -290,19 +309,19 @@ static int rehearse(struct reading *r, struct err *err)
     bool came_through = false;
     if (child > 0) {
         struct pollfd wait = {.fd = ends[0], .events = POLLIN};
-        came_through = poll(&wait, 1, MILLISECONDS) > 0 && read(ends[0], &byte, 1) == 1;
+        came_through = poll(&wait, 1, milliseconds) > 0 && read(ends[0], &byte, 1) == 1;
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
     }
     close(ends[0]);
     if (child < 0)
-        return err_set(err, "%s: cannot start a process to read it", r->path);
-    return came_through ? 0 : err_set(err, "%s: damaged: the HDF5 library fails while reading \"%s\"", r->path, r->name);
+        return err_set(err, "%s: cannot start a process to read it", path);
+    return came_through ? read_it(arg, err) : err_set(err, "%s: damaged: the HDF5 library fails while reading \"%s\"", path, what);
 }
 
 static int read_guarded(struct reading *r, struct err *err)
 {
-    return rehearse(r, err) == 0 ? perform(r, err) : -1;
+    return h5_guard(perform, r, r->path, r->name, err);
 }
 
 int h5_read_f64(double **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)

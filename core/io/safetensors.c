@@ -14,8 +14,10 @@ static const struct {
     const char *name;
     int dtype; /* -1: a known type that no weight of a LLaMA has; such tensors are passed over */
 } type_names[] = {
-    {"F32", DTYPE_F32}, {"F16", DTYPE_F16}, {"BF16", DTYPE_BF16}, {"I64", -1}, {"I32", -1}, {"I16", -1},
-    {"I8", -1},         {"U8", -1},         {"U16", -1},          {"U32", -1}, {"U64", -1}, {"BOOL", -1},
+    {"F32", DTYPE_F32}, {"F16", DTYPE_F16}, {"BF16", DTYPE_BF16}, {"F8_E4M3", DTYPE_F8_E4M3},
+    {"I64", -1},        {"I32", -1},        {"I16", -1},          {"I8", -1},
+    {"U8", -1},         {"U16", -1},        {"U32", -1},          {"U64", -1},
+    {"BOOL", -1},
 };
 enum { N_TYPE_NAMES = sizeof type_names / sizeof *type_names };
 
@@ -45,7 +47,7 @@ static int read_entry(struct tensor *t, const char **passed, const json_t *entry
     while (k < N_TYPE_NAMES && strcmp(type, type_names[k].name))
         k++;
     if (k == N_TYPE_NAMES)
-        return err_set(err, "%s: tensor %s: dtype %s is not supported (F32, F16 and BF16 are)", t->file, t->name, type);
+        return err_set(err, "%s: tensor %s: dtype %s is not supported (F32, F16, BF16 and F8_E4M3 are)", t->file, t->name, type);
     if (read_shape(t, json_object_get(entry, "shape"), err) != 0)
         return -1;
     const json_t *a = json_array_get(range, 0), *b = json_array_get(range, 1);
@@ -107,7 +109,7 @@ static const char *type_name(enum dtype t)
     return NULL;
 }
 
-int safetensors_writer_open(struct safetensors_writer *w, const char *path, const struct safetensors_entry *entries, int64_t n,
+int safetensors_writer_open(struct safetensors_writer *w, const char *path, const struct tensor_entry *entries, int64_t n,
                             struct err *err)
 {
     int rc = -1;
@@ -116,14 +118,11 @@ int safetensors_writer_open(struct safetensors_writer *w, const char *path, cons
     int64_t at = 0;
     json_object_set_new(root, "__metadata__", json_pack("{ss}", "format", "pt"));
     for (int64_t i = 0; i < n; i++) {
-        const struct safetensors_entry *e = &entries[i];
-        int64_t count = 1;
+        const struct tensor_entry *e = &entries[i];
         json_t *shape = json_array();
-        for (int d = 0; d < e->n_dims; d++) {
-            count *= e->shape[d];
+        for (int d = 0; d < e->n_dims; d++)
             json_array_append_new(shape, json_integer(e->shape[d]));
-        }
-        int64_t end = at + (int64_t)dtype_bytes(e->dtype, count);
+        int64_t end = at + (int64_t)entry_bytes(e);
         json_object_set_new(root, e->name,
                             json_pack("{ss,so,s[I,I]}", "dtype", type_name(e->dtype), "shape", shape, "data_offsets",
                                       (json_int_t)at, (json_int_t)end));
@@ -164,4 +163,115 @@ int safetensors_writer_commit(struct safetensors_writer *w, struct err *err)
 void safetensors_writer_abort(struct safetensors_writer *w)
 {
     file_writer_abort(&w->file);
+}
+
+/* ---- a folder of shards ---- */
+
+static void shard_name(char name[64], const struct safetensors_folder *f, int64_t shard)
+{
+    if (f->n_shards == 1)
+        snprintf(name, 64, "model.safetensors");
+    else
+        snprintf(name, 64, "model-%05lld-of-%05lld.safetensors", (long long)shard + 1, (long long)f->n_shards);
+}
+
+/* Fills shards in order: a tensor that would make one too large begins the next. */
+static int cut_shards(struct safetensors_folder *f, int64_t limit, struct err *err)
+{
+    size_t used = 0;
+    f->first = calloc((size_t)f->n + 2, sizeof *f->first);
+    if (!f->first)
+        return err_set(err, "%s: out of memory", f->dir);
+    f->n_shards = 1;
+    for (int64_t i = 0; i < f->n; i++) {
+        size_t bytes = entry_bytes(&f->entries[i]);
+        if (used > 0 && used + bytes > (size_t)limit) {
+            f->first[f->n_shards++] = i;
+            used = 0;
+        }
+        used += bytes;
+    }
+    f->first[f->n_shards] = f->n;
+    return 0;
+}
+
+static int open_shard(struct safetensors_folder *f, struct err *err)
+{
+    char name[64];
+    int64_t a = f->first[f->shard], b = f->first[f->shard + 1];
+    shard_name(name, f, f->shard);
+    char *path = path_join(f->dir, name, err);
+    if (!path)
+        return -1;
+    f->left = 0;
+    for (int64_t i = a; i < b; i++)
+        f->left += entry_bytes(&f->entries[i]);
+    f->open = safetensors_writer_open(&f->w, path, f->entries + a, b - a, err) == 0;
+    free(path);
+    return f->open ? 0 : -1;
+}
+
+static int close_shard(struct safetensors_folder *f, struct err *err)
+{
+    f->open = false;
+    return safetensors_writer_commit(&f->w, err);
+}
+
+int safetensors_folder_open(struct safetensors_folder *f, const char *dir, const struct tensor_entry *entries, int64_t n,
+                            int64_t limit, struct err *err)
+{
+    *f = (struct safetensors_folder){.dir = dir, .entries = entries, .n = n};
+    if (cut_shards(f, limit, err) == 0 && open_shard(f, err) == 0)
+        return 0;
+    safetensors_folder_abort(f);
+    return -1;
+}
+
+int safetensors_folder_put(struct safetensors_folder *f, const void *data, size_t bytes, struct err *err)
+{
+    if (f->left == 0 && f->shard + 1 < f->n_shards) {
+        if (close_shard(f, err) != 0)
+            return -1;
+        f->shard++;
+        if (open_shard(f, err) != 0)
+            return -1;
+    }
+    f->left -= bytes;
+    return safetensors_writer_put(&f->w, data, bytes, err);
+}
+
+static int write_index(const struct safetensors_folder *f, struct err *err)
+{
+    size_t total = 0;
+    char name[64];
+    json_t *map = json_object();
+    for (int64_t k = 0; k < f->n_shards; k++)
+        for (int64_t i = f->first[k]; i < f->first[k + 1]; i++) {
+            shard_name(name, f, k);
+            json_object_set_new(map, f->entries[i].name, json_string(name));
+            total += entry_bytes(&f->entries[i]);
+        }
+    json_t *root = json_pack("{s{sI}so}", "metadata", "total_size", (json_int_t)total, "weight_map", map);
+    char *path = path_join(f->dir, "model.safetensors.index.json", err);
+    int rc = path && root ? json_write(path, root, err) : err_set(err, "%s: out of memory", f->dir);
+    free(path);
+    json_decref(root);
+    return rc;
+}
+
+int safetensors_folder_commit(struct safetensors_folder *f, struct err *err)
+{
+    int rc = close_shard(f, err);
+    if (rc == 0 && f->n_shards > 1)
+        rc = write_index(f, err);
+    safetensors_folder_abort(f);
+    return rc;
+}
+
+void safetensors_folder_abort(struct safetensors_folder *f)
+{
+    if (f->open)
+        safetensors_writer_abort(&f->w);
+    free(f->first);
+    *f = (struct safetensors_folder){0};
 }

@@ -108,6 +108,10 @@ static int add_file(struct source *s, const char *path, int64_t *cap, struct err
     const struct file_map *map = &maps[s->n_maps++];
     if (map->size >= 4 && !memcmp(map->data, "GGUF", 4))
         return gguf_add(s, map, name, cap, err);
+    if (map->size >= 8 && !memcmp(map->data, "\x89HDF\r\n\x1a\n", 8))
+        return h5_model_add(s, map, name, cap, err);
+    if (path_has_suffix(path, ".h5"))
+        return err_set(err, "%s: not an HDF5 file", path);
     if (path_has_suffix(path, ".gguf"))
         return err_set(err, "%s: not a GGUF file: the magic \"GGUF\" was expected at its start", path);
     return is_pytorch(map, path) ? pytorch_add(s, map, name, cap, err) : safetensors_add(s, map, name, cap, err);
@@ -197,7 +201,7 @@ int source_open(struct source *s, const char *path, struct err *err)
     if (path_is_dir(path))
         rc = open_folder(s, path, &cap, err);
     else if (!path_exists(path))
-        rc = err_set(err, "%s: no such model: a Hugging Face folder or a .gguf file was expected", path);
+        rc = err_set(err, "%s: no such model: a Hugging Face folder, a .gguf or a .h5 file was expected", path);
     else
         rc = add_file(s, path, &cap, err);
     if (rc == 0)

@@ -1,5 +1,5 @@
 /* A weight source: the tensors of a model's files, by name, as checked views into mapped memory.
- * One interface over safetensors and PyTorch checkpoints (one file, or shards with an index) and GGUF. */
+ * One interface over safetensors and PyTorch checkpoints (one file, or shards with an index), GGUF and HDF5. */
 #ifndef ESPALIER_IO_SOURCE_H
 #define ESPALIER_IO_SOURCE_H
 
@@ -10,7 +10,8 @@
 
 enum { TENSOR_MAX_DIMS = 4 };
 
-/* One tensor. The view is checked when the source opens: data + bytes lies inside the file, bytes fits shape and dtype. */
+/* One tensor. The view is checked when the source opens: data + bytes lies inside the file, bytes fits shape and dtype. (What an HDF5
+ * file stores in pieces lies in memory instead.) */
 struct tensor {
     const char *name;
     const char *file; /* the file it lies in, for messages */
@@ -27,6 +28,13 @@ struct passed_over {
     const char *type; /* as the file calls it */
 };
 
+/* A small file that lies inside a model file: a tokenizer's, in HDF5. */
+struct inner_file {
+    const char *name;
+    const char *data; /* with a NUL after data[n - 1] */
+    size_t n;
+};
+
 struct gguf; /* core/io/gguf.h */
 
 struct source {
@@ -37,11 +45,14 @@ struct source {
     int64_t n_tensors;
     struct passed_over *passed; /* sorted by name */
     int64_t n_passed;
-    struct gguf *gguf; /* metadata when the source is a GGUF, else NULL */
+    struct gguf *gguf;        /* metadata when the source is a GGUF, else NULL */
+    const char *config;       /* the text of config.json when the source is an HDF5 file, else NULL */
+    struct inner_file *files; /* [n_files], of an HDF5 file */
+    int64_t n_files;
 };
 
-/* Opens a Hugging Face folder (model.safetensors, or else pytorch_model.bin, in one file or in shards with an index) or a .gguf
- * file. */
+/* Opens a Hugging Face folder (model.safetensors, or else pytorch_model.bin, in one file or in shards with an index), a .gguf or a
+ * .h5 file. */
 int source_open(struct source *s, const char *path, struct err *err);
 void source_close(struct source *s);
 
@@ -70,6 +81,9 @@ int safetensors_add(struct source *s, const struct file_map *map, const char *fi
 
 /* Reads the description of the tensors in one mapped PyTorch checkpoint (torch.save since 1.6) and adds them. */
 int pytorch_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err);
+
+/* Reads what an HDF5 model of ours holds, see core/io/h5_model.h. */
+int h5_model_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err);
 
 /* Reads a mapped GGUF's metadata and tensor table. */
 int gguf_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err);

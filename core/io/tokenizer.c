@@ -1,6 +1,7 @@
 /* The life of a tokenizer, and encoding with it. */
 #include "core/io/tokenizer.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,6 +68,60 @@ done:
     return found;
 }
 
+static bool begins_with(const char *path, const char *magic, size_t n)
+{
+    char got[8] = {0};
+    FILE *f = fopen(path, "rb");
+    bool same = f && fread(got, 1, n, f) == n && !memcmp(got, magic, n);
+    if (f)
+        fclose(f);
+    return same;
+}
+
+/* Takes over the files that lie inside of an HDF5 model. */
+static int keep_files(struct tokenizer *t, const struct source *s, struct err *err)
+{
+    t->files = arena_alloc(&t->arena, (size_t)s->n_files, sizeof *t->files, err);
+    if (!t->files)
+        return -1;
+    for (int64_t i = 0; i < s->n_files; i++) {
+        const struct inner_file *f = &s->files[i];
+        if (!tokenizer_has_file(f->name)) /* names become files when the tokenizer is saved */
+            continue;
+        char *data = arena_alloc(&t->arena, f->n + 1, 1, err);
+        t->files[t->n_files] = (struct inner_file){arena_strdup(&t->arena, f->name, err), data, f->n};
+        if (!data || !t->files[t->n_files].name)
+            return -1;
+        memcpy(data, f->data, f->n);
+        t->n_files++;
+    }
+    return 0;
+}
+
+static bool has_file(const struct tokenizer *t, const char *name)
+{
+    for (int64_t i = 0; i < t->n_files; i++)
+        if (!strcmp(t->files[i].name, name))
+            return true;
+    return false;
+}
+
+static int open_inside(struct tokenizer *t, const char *path, bool legacy, struct err *err)
+{
+    struct source s;
+    t->file = arena_strdup(&t->arena, path, err);
+    if (!t->file || source_open(&s, path, err) != 0)
+        return -1;
+    int rc = keep_files(t, &s, err);
+    source_close(&s);
+    if (rc != 0)
+        return -1;
+    bool json = has_file(t, "tokenizer.json"), spm = has_file(t, "tokenizer.model");
+    if (spm && (legacy || !json))
+        return tokenizer_from_spm(t, "tokenizer.model", err);
+    return json ? tokenizer_from_json(t, "tokenizer.json", err) : err_set(err, "%s: no tokenizer in this file", path);
+}
+
 static int open_file(struct tokenizer *t, const char *path, bool legacy, struct err *err)
 {
     static const struct {
@@ -74,18 +129,21 @@ static int open_file(struct tokenizer *t, const char *path, bool legacy, struct 
         int (*read)(struct tokenizer *t, const char *path, struct err *err);
     } readers[] = {{".json", tokenizer_from_json}, {".model", tokenizer_from_spm}, {".gguf", tokenizer_from_gguf}};
     if (!path_exists(path))
-        return err_set(err, "%s: no such tokenizer: a folder, a tokenizer.json, a tokenizer.model or a .gguf file was expected",
-                       path);
+        return err_set(
+            err, "%s: no such tokenizer: a folder, a tokenizer.json, a tokenizer.model, a .gguf or a .h5 file was expected", path);
     if (path_is_dir(path)) {
         char *file = file_in_folder(path, legacy, err);
         int rc = file ? open_file(t, file, legacy, err) : -1;
         free(file);
         return rc;
     }
+    bool gguf = begins_with(path, "GGUF", 4); /* a model not yet under its final name has no such ending */
+    if (path_has_suffix(path, ".h5") || begins_with(path, "\x89HDF", 4))
+        return open_inside(t, path, legacy, err);
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++)
-        if (path_has_suffix(path, readers[i].suffix))
+        if (path_has_suffix(path, readers[i].suffix) || (gguf && readers[i].read == tokenizer_from_gguf))
             return readers[i].read(t, path, err);
-    return err_set(err, "%s: not a tokenizer that can be read: tokenizer.json, tokenizer.model or .gguf was expected", path);
+    return err_set(err, "%s: not a tokenizer that can be read: tokenizer.json, tokenizer.model, .gguf or .h5 was expected", path);
 }
 
 static int open_as(struct tokenizer **out, const char *path, bool legacy, struct err *err)

@@ -20,7 +20,7 @@ struct ids {
 int ids_push(struct ids *list, int32_t id, struct err *err);
 
 /* Opens the tokenizer of MODEL: a Hugging Face folder (tokenizer.json, else tokenizer.model; tokenizer_config.json), one of those
- * two files, or a GGUF file (a vocabulary-only one too). Free with tokenizer_free, which accepts NULL. */
+ * two files, a GGUF file (a vocabulary-only one too) or an HDF5 model. Free with tokenizer_free, which accepts NULL. */
 int tokenizer_open(struct tokenizer **out, const char *path, struct err *err);
 void tokenizer_free(struct tokenizer *t);
 
@@ -68,5 +68,14 @@ const char *tokenizer_kind(const struct tokenizer *t);   /* "bpe" or "sentencepi
  * Hugging Face folder into `dir`: copied where the tokenizer came from such files, generated (with a tokenizer.json) where it came
  * from a GGUF. Loads in transformers' AutoTokenizer. */
 int tokenizer_save(const struct tokenizer *t, const char *dir, struct err *err);
+
+/* The same files, one call each. */
+typedef int tokenizer_sink(void *arg, const char *name, const void *data, size_t n, struct err *err);
+int tokenizer_files(const struct tokenizer *t, tokenizer_sink *sink, void *arg, struct err *err);
+
+/* Writes the keys "tokenizer.*" of a GGUF: those of the GGUF it came from as they are, else what llama.cpp takes for the same. A
+ * vocabulary smaller than the model's is filled up with unused tokens. Refused where GGUF cannot say what the tokenizer does. */
+struct gguf_writer;
+int tokenizer_put_gguf(const struct tokenizer *t, struct gguf_writer *w, int64_t vocab_size, struct err *err);
 
 #endif

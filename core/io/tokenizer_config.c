@@ -36,18 +36,41 @@ static int read_template(struct tokenizer *t, const json_t *config, struct err *
     return t->chat_template ? 0 : -1;
 }
 
+int tokenizer_read_file(char **data, size_t *n, const struct tokenizer *t, const char *name, struct err *err)
+{
+    *data = NULL;
+    *n = 0;
+    for (int64_t i = 0; i < t->n_files; i++) {
+        if (strcmp(t->files[i].name, name))
+            continue;
+        *n = t->files[i].n;
+        *data = malloc(*n + 1);
+        if (!*data)
+            return err_set(err, "%s: out of memory", t->file);
+        memcpy(*data, t->files[i].data, *n + 1);
+        return 0;
+    }
+    if (!t->dir)
+        return 0;
+    char *path = path_join(t->dir, name, err);
+    int rc = !path ? -1 : path_exists(path) ? file_read(data, n, path, err) : 0;
+    free(path);
+    return rc;
+}
+
 static int read_config(struct tokenizer *t, const char *name, struct err *err)
 {
     int rc = -1;
+    size_t n;
     json_t *config = NULL;
-    char *path = path_join(t->dir, name, err);
-    if (!path)
-        return -1;
-    if (!path_exists(path)) {
+    char *text = NULL, *path = path_join(t->dir ? t->dir : t->file, name, err);
+    if (!path || tokenizer_read_file(&text, &n, t, name, err) != 0)
+        goto done;
+    if (!text) {
         rc = 0;
         goto done;
     }
-    config = json_read(path, err);
+    config = json_parse(text, n, path, err);
     if (!config)
         goto done;
     if (!json_is_object(config)) {
@@ -62,24 +85,21 @@ static int read_config(struct tokenizer *t, const char *name, struct err *err)
         rc = read_template(t, config, err);
 done:
     json_decref(config);
+    free(text);
     free(path);
     return rc;
 }
 
 static int read_jinja(struct tokenizer *t, struct err *err)
 {
-    char *text = NULL, *path = path_join(t->dir, "chat_template.jinja", err);
+    char *text = NULL;
     size_t n;
-    int rc = path ? 0 : -1;
-    if (rc == 0 && path_exists(path)) {
-        rc = file_read(&text, &n, path, err);
-        if (rc == 0) {
-            t->chat_template = tokenizer_keep(t, text, n, err);
-            rc = t->chat_template ? 0 : -1;
-            free(text);
-        }
+    int rc = tokenizer_read_file(&text, &n, t, "chat_template.jinja", err);
+    if (rc == 0 && text) {
+        t->chat_template = tokenizer_keep(t, text, n, err);
+        rc = t->chat_template ? 0 : -1;
     }
-    free(path);
+    free(text);
     return rc;
 }
 
@@ -95,6 +115,8 @@ int tokenizer_set_paths(struct tokenizer *t, const char *path, struct err *err)
 {
     const char *base = path_base(path);
     size_t n = (size_t)(base - path);
+    if (t->n_files) /* inside of t->file */
+        return 0;
     t->file = arena_strdup(&t->arena, path, err);
     t->dir = n == 0 ? "." : tokenizer_keep(t, path, n > 1 ? n - 1 : n, err);
     return t->file && t->dir ? 0 : -1;

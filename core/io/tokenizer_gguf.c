@@ -8,13 +8,6 @@
 #include "core/io/source.h"
 #include "core/io/tokenizer_impl.h"
 
-/* The patterns, applied in turn, of one "tokenizer.ggml.pre". */
-struct pre_kind {
-    const char *names[8];
-    const char *patterns[5];
-    bool ignore_merges, adds_bos, nfc;
-};
-
 static const char llama3_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -22,7 +15,7 @@ static const char qwen2_pattern[] =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
-static const struct pre_kind pre_kinds[] = {
+const struct pre_kind tokenizer_pre_kinds[] = {
     {.names = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"},
      .patterns = {"\\p{N}", tokenizer_gpt2_pattern}},
     {.names = {"gpt-2", "mpt", "olmo", "phi-2", "jais"}, .patterns = {tokenizer_gpt2_pattern}},
@@ -31,14 +24,15 @@ static const struct pre_kind pre_kinds[] = {
     /* its tokenizer.json has the NFC normalizer; llama.cpp leaves that out */
     {.names = {"qwen2", "deepseek-r1-qwen"}, .patterns = {qwen2_pattern}, .nfc = true},
     {.names = {"default"}, .patterns = {"[\\p{P}\\$\\+<=>\\^~\\|]+", tokenizer_gpt2_pattern, "\\p{N}+", "[0-9][0-9][0-9]"}},
+    {.names = {NULL}},
 };
 
 static const struct pre_kind *find_kind(struct gguf_string name)
 {
-    for (size_t k = 0; k < sizeof pre_kinds / sizeof *pre_kinds; k++)
-        for (int i = 0; i < 8 && pre_kinds[k].names[i]; i++)
-            if (strlen(pre_kinds[k].names[i]) == name.n && !memcmp(pre_kinds[k].names[i], name.s, name.n))
-                return &pre_kinds[k];
+    for (const struct pre_kind *k = tokenizer_pre_kinds; k->names[0]; k++)
+        for (int i = 0; i < 8 && k->names[i]; i++)
+            if (strlen(k->names[i]) == name.n && !memcmp(k->names[i], name.s, name.n))
+                return k;
     return NULL;
 }
 

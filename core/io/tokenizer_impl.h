@@ -10,6 +10,7 @@
 
 #include "core/base/err.h"
 #include "core/base/mem.h"
+#include "core/io/source.h"
 #include "core/io/tokenizer.h"
 
 enum {
@@ -153,8 +154,10 @@ struct tokenizer {
     char *chat_template;    /* NULL: none */
     int64_t context_length; /* 0: not said */
 
-    const char *file;      /* the file it came from, for messages */
-    const char *dir;       /* the folder its Hugging Face files lie in; NULL when it came from a GGUF */
+    const char *file;         /* the file it came from, for messages */
+    const char *dir;          /* the folder its Hugging Face files lie in; NULL when it came from one file */
+    struct inner_file *files; /* [n_files]: the Hugging Face files, when they came from inside of an HDF5 file */
+    int64_t n_files;
     json_t *pre_tokenizer; /* in tokenizer.json's form; set when it came from a GGUF */
 };
 
@@ -272,9 +275,23 @@ int decode_prepare(struct tokenizer *t, struct err *err);
 
 extern const char tokenizer_gpt2_pattern[];
 
+/* What the names of "tokenizer.ggml.pre" stand for: patterns, applied in turn, and more. The first name is the one to write. */
+struct pre_kind {
+    const char *names[8];
+    const char *patterns[5];
+    bool ignore_merges, adds_bos, nfc;
+};
+extern const struct pre_kind tokenizer_pre_kinds[]; /* closed by one without a name */
+
 int tokenizer_from_json(struct tokenizer *t, const char *path, struct err *err);
 int tokenizer_from_gguf(struct tokenizer *t, const char *path, struct err *err);
 int tokenizer_from_spm(struct tokenizer *t, const char *path, struct err *err);
+
+/* Whether a Hugging Face tokenizer may have a file of that name. */
+bool tokenizer_has_file(const char *name);
+
+/* The Hugging Face file of that name, from the folder or the HDF5 file; *data is malloc'ed, or NULL where there is none. */
+int tokenizer_read_file(char **data, size_t *n, const struct tokenizer *t, const char *name, struct err *err);
 
 /* Parts of tokenizer.json, for t->kind. Pre-tokenizer and normalizer become steps and forms. */
 const char *type_member(const json_t *obj); /* the string "type", for what has one */

@@ -181,7 +181,12 @@ int tokenizer_from_json(struct tokenizer *t, const char *path, struct err *err)
 {
     if (tokenizer_set_paths(t, path, err) != 0)
         return -1;
-    json_t *root = json_read(t->file, err);
+    char *text = NULL;
+    size_t n = 0;
+    if (t->n_files && tokenizer_read_file(&text, &n, t, path_base(path), err) != 0)
+        return -1;
+    json_t *root = text ? json_parse(text, n, t->file, err) : json_read(t->file, err);
+    free(text);
     if (!root)
         return -1;
     int rc = read_root(t, root, err);

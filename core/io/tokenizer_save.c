@@ -7,15 +7,39 @@
 #include "core/base/json.h"
 #include "core/io/tokenizer_impl.h"
 
-static int put_file(const char *dir, const char *name, json_t *value, struct err *err)
+/* What may belong to a tokenizer in a Hugging Face folder. */
+static const char *const names[] = {
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "tokenizer.model",
+};
+enum { N_NAMES = sizeof names / sizeof *names };
+
+bool tokenizer_has_file(const char *name)
 {
-    int rc = -1;
-    char *path = path_join(dir, name, err);
-    if (!value)
-        err_set(err, "out of memory: %s", name);
-    else if (path)
-        rc = json_write(path, value, err);
-    free(path);
+    for (int i = 0; i < N_NAMES; i++)
+        if (!strcmp(names[i], name))
+            return true;
+    return false;
+}
+
+/* Where the files go. */
+struct receiver {
+    tokenizer_sink *put;
+    void *arg;
+};
+
+static int put_file(const struct receiver *to, const char *name, json_t *value, struct err *err)
+{
+    char *text = value ? json_pretty(value) : NULL;
+    int rc = text ? to->put(to->arg, name, text, strlen(text), err) : err_set(err, "out of memory: %s", name);
+    free(text);
     json_decref(value);
     return rc;
 }
@@ -179,50 +203,37 @@ static json_t *generation_json(const struct tokenizer *t)
     return config;
 }
 
-static int generate_files(const struct tokenizer *t, const char *dir, struct err *err)
+static int generate_files(const struct tokenizer *t, const struct receiver *to, struct err *err)
 {
     json_t *map = json_object();
     set_specials(map, t);
-    if (put_file(dir, "special_tokens_map.json", map, err) != 0 ||
-        put_file(dir, "tokenizer.json", tokenizer_json(t, err), err) != 0 ||
-        put_file(dir, "tokenizer_config.json", config_json(t), err) != 0)
+    if (put_file(to, "special_tokens_map.json", map, err) != 0 ||
+        put_file(to, "tokenizer.json", tokenizer_json(t, err), err) != 0 ||
+        put_file(to, "tokenizer_config.json", config_json(t), err) != 0)
         return -1;
-    return put_file(dir, "generation_config.json", generation_json(t), err);
+    return put_file(to, "generation_config.json", generation_json(t), err);
 }
 
-static int copy_file(const char *from, const char *dir, const char *name, struct err *err)
+static int copy_file(const char *from, const struct receiver *to, const char *name, struct err *err)
 {
     struct file_map map = {0};
-    int rc = -1;
-    char *to = path_join(dir, name, err);
-    if (to && file_map(&map, from, err) == 0)
-        rc = file_write(to, map.data, map.size, err);
+    int rc = file_map(&map, from, err);
+    if (rc == 0)
+        rc = to->put(to->arg, name, map.data, map.size, err);
     file_unmap(&map);
-    free(to);
     return rc;
 }
 
-static int copy_files(const struct tokenizer *t, const char *dir, struct err *err)
+static int copy_files(const struct tokenizer *t, const struct receiver *to, struct err *err)
 {
-    static const char *const names[] = {
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "generation_config.json",
-        "added_tokens.json",
-        "vocab.json",
-        "merges.txt",
-        "chat_template.jinja",
-        "tokenizer.model",
-    };
     const char *own = t->kind == PIECES ? "tokenizer.model" : "tokenizer.json";
-    if (copy_file(t->file, dir, own, err) != 0)
+    if (copy_file(t->file, to, own, err) != 0)
         return -1;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    for (int i = 0; i < N_NAMES; i++) {
         if (!strcmp(names[i], own))
             continue;
         char *from = path_join(t->dir, names[i], err);
-        int rc = !from ? -1 : path_exists(from) ? copy_file(from, dir, names[i], err) : 0;
+        int rc = !from ? -1 : path_exists(from) ? copy_file(from, to, names[i], err) : 0;
         free(from);
         if (rc != 0)
             return -1;
@@ -230,9 +241,26 @@ static int copy_files(const struct tokenizer *t, const char *dir, struct err *er
     return 0;
 }
 
+int tokenizer_files(const struct tokenizer *t, tokenizer_sink *sink, void *arg, struct err *err)
+{
+    const struct receiver to = {sink, arg};
+    for (int64_t i = 0; i < t->n_files; i++)
+        if (sink(arg, t->files[i].name, t->files[i].data, t->files[i].n, err) != 0)
+            return -1;
+    if (t->n_files)
+        return 0;
+    return t->dir ? copy_files(t, &to, err) : generate_files(t, &to, err);
+}
+
+static int to_folder(void *dir, const char *name, const void *data, size_t n, struct err *err)
+{
+    char *path = path_join(dir, name, err);
+    int rc = path ? file_write(path, data, n, err) : -1;
+    free(path);
+    return rc;
+}
+
 int tokenizer_save(const struct tokenizer *t, const char *dir, struct err *err)
 {
-    if (dir_make(dir, err) != 0)
-        return -1;
-    return t->dir ? copy_files(t, dir, err) : generate_files(t, dir, err);
+    return dir_make(dir, err) == 0 ? tokenizer_files(t, to_folder, (void *)dir, err) : -1;
 }

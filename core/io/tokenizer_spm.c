@@ -1,5 +1,6 @@
 /* Reads a tokenizer.model: SentencePiece's ModelProto in the protobuf wire format. Messages and field numbers: the sentencepiece
  * library's sentencepiece_model.proto. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/file.h"
@@ -241,9 +242,16 @@ int tokenizer_from_spm(struct tokenizer *t, const char *path, struct err *err)
     t->plain = true;
     t->add_dummy_prefix = t->remove_extra_whitespaces = t->escape_whitespaces = true;
     t->adds_bos = true; /* LLaMA's convention, where no file beside it says otherwise */
-    if (tokenizer_set_paths(t, path, err) != 0 || file_map(&spm.map, t->file, err) != 0)
+    char *inside = NULL;
+    if (tokenizer_set_paths(t, path, err) != 0)
         return -1;
-    int rc = read_model(&spm, t, err);
-    file_unmap(&spm.map);
+    int rc = t->n_files ? tokenizer_read_file(&inside, &spm.map.size, t, path_base(path), err) : file_map(&spm.map, t->file, err);
+    if (inside)
+        spm.map.data = (const uint8_t *)inside;
+    if (rc == 0)
+        rc = read_model(&spm, t, err);
+    if (!t->n_files)
+        file_unmap(&spm.map);
+    free(inside);
     return rc;
 }

@@ -41,6 +41,9 @@ struct row_kernels {
     /* y[i] = x[i] scale where hash(key, first + i) >= threshold, else 0 (the hash is uniform in 32 bits). y may be x. */
     void (*dropout)(float *y, const float *x, uint64_t key, uint32_t first, uint32_t threshold, float scale, int64_t n);
 
+    /* y[i] = scale times a standard normal number that depends on key and i alone; the same bits from every instruction set. */
+    void (*gaussian)(float *y, uint64_t key, float scale, int64_t n);
+
     /* Products of packed operands, see core/kernel/gemm.h. A is packed by mr rows: [k][mr]; B by nr columns: [k][nr]. */
     int mr, nr;
     /* C [m, n] = a b, or += with accumulate, for m <= mr and n <= nr. */

@@ -52,6 +52,29 @@ static int check_kind(const json_t *root, const char *file, struct err *err)
     return 0;
 }
 
+/* Of the quantised kinds of Hugging Face folders one is read: compressed-tensors' 8-bit floats with a scale for each row of a
+ * weight. Activations are not quantised here, whatever the config says of them. */
+static int check_quantisation(const json_t *root, const char *file, struct err *err)
+{
+    const json_t *q = json_object_get(root, "quantization_config"), *group;
+    const char *method = "", *key;
+    if (!json_is_object(q))
+        return 0;
+    if (json_get_string(&method, q, "quant_method", file, err) != 0)
+        return -1;
+    bool known = !strcmp(method, "compressed-tensors");
+    json_object_foreach((json_t *)json_object_get(q, "config_groups"), key, group) {
+        const json_t *w = json_object_get(group, "weights");
+        const char *type = json_string_value(json_object_get(w, "type")), *per = json_string_value(json_object_get(w, "strategy"));
+        known &= type && !strcmp(type, "float") && per && !strcmp(per, "channel") &&
+                 json_integer_value(json_object_get(w, "num_bits")) == 8;
+    }
+    return known ? 0
+                 : err_set(err,
+                           "%s: a quantisation by \"%s\" of another kind than 8-bit floats with a scale per row is not supported",
+                           file, method);
+}
+
 /* eos_token_id may be a list; the first one counts here. */
 static int read_token_id(int64_t *out, const json_t *root, const char *key, const char *file, struct err *err)
 {
@@ -63,7 +86,7 @@ static int read_token_id(int64_t *out, const json_t *root, const char *key, cons
     return json_get_int(out, root, key, file, err);
 }
 
-int config_from_hf(struct config *cfg, const char *dir, struct err *err)
+int config_from_json(struct config *cfg, const json_t *root, const char *file, struct err *err)
 {
     *cfg = (struct config){.norm_eps = 1e-6,
                            .rope_theta = 10000,
@@ -75,15 +98,8 @@ int config_from_hf(struct config *cfg, const char *dir, struct err *err)
                            .bos = -1,
                            .eos = -1,
                            .pad = -1};
-    int rc = -1;
-    char *file = path_join(dir, "config.json", err);
-    json_t *root = file ? json_read(file, err) : NULL;
-    if (!root)
-        goto done;
-    if (!json_is_object(root)) {
-        err_set(err, "%s: a JSON object was expected", file);
-        goto done;
-    }
+    if (!json_is_object(root))
+        return err_set(err, "%s: a JSON object was expected", file);
     struct {
         const char *key;
         int64_t *out;
@@ -95,23 +111,40 @@ int config_from_hf(struct config *cfg, const char *dir, struct err *err)
     };
     /* early LLaMA configs say max_sequence_length; the later name has the last word */
     if (json_get_int(&cfg->context_length, root, "max_sequence_length", file, err) != 0)
-        goto done;
+        return -1;
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
         if (json_get_int(ints[i].out, root, ints[i].key, file, err) != 0)
-            goto done;
-    if (check_kind(root, file, err) != 0 || read_rope(cfg, root, file, err) != 0 ||
+            return -1;
+    if (check_kind(root, file, err) != 0 || check_quantisation(root, file, err) != 0 || read_rope(cfg, root, file, err) != 0 ||
         json_get_real(&cfg->norm_eps, root, "rms_norm_eps", file, err) != 0 ||
         json_get_bool(&cfg->tied_embeddings, root, "tie_word_embeddings", file, err) != 0 ||
         read_token_id(&cfg->bos, root, "bos_token_id", file, err) != 0 ||
         read_token_id(&cfg->eos, root, "eos_token_id", file, err) != 0 ||
         read_token_id(&cfg->pad, root, "pad_token_id", file, err) != 0)
-        goto done;
+        return -1;
     if (!cfg->n_kv_heads)
         cfg->n_kv_heads = cfg->n_heads;
     if (!cfg->head_dim && cfg->n_heads > 0)
         cfg->head_dim = cfg->dim / cfg->n_heads;
-    rc = config_check(cfg, file, err);
-done:
+    return config_check(cfg, file, err);
+}
+
+int config_from_text(struct config *cfg, const char *text, const char *file, struct err *err)
+{
+    json_error_t why;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &why);
+    if (!root)
+        return err_set(err, "%s: its config is not valid JSON: line %d: %s", file, why.line, why.text);
+    int rc = config_from_json(cfg, root, file, err);
+    json_decref(root);
+    return rc;
+}
+
+int config_from_hf(struct config *cfg, const char *dir, struct err *err)
+{
+    char *file = path_join(dir, "config.json", err);
+    json_t *root = file ? json_read(file, err) : NULL;
+    int rc = root ? config_from_json(cfg, root, file, err) : -1;
     json_decref(root);
     free(file);
     return rc;

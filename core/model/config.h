@@ -2,6 +2,7 @@
 #ifndef ESPALIER_MODEL_CONFIG_H
 #define ESPALIER_MODEL_CONFIG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,6 +24,10 @@ struct config {
 /* Reads `dir`/config.json of a LLaMA (or a Mistral without sliding window). Both the older layout (rope_theta, rope_scaling)
  * and that of transformers 5 (rope_parameters) are understood; fields that LLaMA-1 leaves out get their defaults. */
 int config_from_hf(struct config *cfg, const char *dir, struct err *err);
+
+/* The same of a config.json that is not in a file of its own, or parsed already; `file` is named in messages. */
+int config_from_text(struct config *cfg, const char *text, const char *file, struct err *err);
+int config_from_json(struct config *cfg, const json_t *root, const char *file, struct err *err);
 
 /* From the metadata of a GGUF of architecture "llama". tied_embeddings and vocab_size are completed by the caller, who sees
  * the tensors. */

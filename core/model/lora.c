@@ -240,7 +240,7 @@ done:
 }
 
 struct saving {
-    struct safetensors_entry *entries;
+    struct tensor_entry *entries;
     char (*names)[160];
     const float **data;
     int64_t n;
@@ -254,7 +254,7 @@ static int list_one(void *arg, struct lora *l, const struct weight *w, int64_t b
         tensor_name(s->names[s->n], block, which, side ? 'B' : 'A');
         s->data[s->n] = side ? l->b : l->a;
         s->entries[s->n] =
-            (struct safetensors_entry){s->names[s->n], DTYPE_F32, 2, {side ? w->rows : l->rank, side ? l->rank : w->cols}};
+            (struct tensor_entry){s->names[s->n], DTYPE_F32, 2, {side ? w->rows : l->rank, side ? l->rank : w->cols}};
     }
     return 0;
 }

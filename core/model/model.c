@@ -11,18 +11,32 @@ static const char *const gguf_proj_names[PROJ_COUNT] = {
     "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
 };
 
-/* Names of the same tensors in the two kinds of file. */
-struct names {
-    const char *embed, *norm, *head, *norm_attn, *norm_ffn, *block_prefix, *const *proj;
+const struct tensor_names hf_names = {
+    .embed = "model.embed_tokens.weight",
+    .norm = "model.norm.weight",
+    .head = "lm_head.weight",
+    .norm_attn = "input_layernorm.weight",
+    .norm_ffn = "post_attention_layernorm.weight",
+    .block_prefix = "model.layers.%lld.",
+    .proj = proj_names,
+};
+const struct tensor_names gguf_names = {
+    .embed = "token_embd.weight",
+    .norm = "output_norm.weight",
+    .head = "output.weight",
+    .norm_attn = "attn_norm.weight",
+    .norm_ffn = "ffn_norm.weight",
+    .block_prefix = "blk.%lld.",
+    .proj = gguf_proj_names,
+    .rope_factors = "rope_freqs.weight",
 };
 
-static const struct names hf_names = {
-    "model.embed_tokens.weight",       "model.norm.weight",  "lm_head.weight", "input_layernorm.weight",
-    "post_attention_layernorm.weight", "model.layers.%lld.", proj_names,
-};
-static const struct names gguf_names = {
-    "token_embd.weight", "output_norm.weight", "output.weight", "attn_norm.weight", "ffn_norm.weight", "blk.%lld.", gguf_proj_names,
-};
+void model_proj_shape(int64_t *rows, int64_t *cols, const struct config *cfg, enum proj p)
+{
+    int64_t q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
+    *rows = p == PROJ_Q ? q : p == PROJ_K || p == PROJ_V ? kv : p == PROJ_GATE || p == PROJ_UP ? cfg->ffn_dim : cfg->dim;
+    *cols = p == PROJ_O ? q : p == PROJ_DOWN ? cfg->ffn_dim : cfg->dim;
+}
 
 static const struct tensor *need(const struct model *m, const char *name, int64_t rows, int64_t cols, struct err *err)
 {
@@ -43,14 +57,35 @@ static const struct tensor *need(const struct model *m, const char *name, int64_
     return t;
 }
 
-static int bind_weight(struct weight *w, const struct model *m, const char *name, int64_t rows, int64_t cols, int64_t pair_dim,
+/* The scales of an f8_e4m3 weight's rows: a tensor [rows, 1] or [rows] of floats named after it, as compressed-tensors and vLLM
+ * call those of a channel. Without one the values would be off by orders of magnitude. */
+static int bind_scale(struct weight *w, struct model *m, const struct tensor *t, struct err *err)
+{
+    char name[200];
+    snprintf(name, sizeof name, "%s_scale", t->name);
+    const struct tensor *s = source_find(&m->src, name);
+    if (!s)
+        return err_set(err, "%s: tensor %s is f8_e4m3, but there is no %s, a scale for each of its rows", t->file, t->name, name);
+    bool column = s->n_dims == 2 && s->shape[1] == 1;
+    if ((!column && s->n_dims != 1) || s->shape[0] != w->rows || s->dtype > DTYPE_BF16)
+        return err_set(err, "%s: tensor %s: floats of shape [%lld, 1] were expected, a scale for each row", s->file, name,
+                       (long long)w->rows);
+    float *scale = arena_alloc(&m->arena, (size_t)w->rows, sizeof *scale, err);
+    if (!scale)
+        return -1;
+    rows_portable.decode[s->dtype](scale, s->data, w->rows);
+    w->scale = scale;
+    return 0;
+}
+
+static int bind_weight(struct weight *w, struct model *m, const char *name, int64_t rows, int64_t cols, int64_t pair_dim,
                        struct err *err)
 {
     const struct tensor *t = need(m, name, rows, cols, err);
     if (!t)
         return -1;
-    *w = (struct weight){t->dtype, rows, cols, t->data, dtype_bytes(t->dtype, cols), pair_dim};
-    return 0;
+    *w = (struct weight){t->dtype, rows, cols, t->data, dtype_bytes(t->dtype, cols), pair_dim, NULL};
+    return t->dtype == DTYPE_F8_E4M3 ? bind_scale(w, m, t, err) : 0;
 }
 
 /* Vectors (norms, biases) are small: decoded once to floats. A missing optional one leaves *out NULL. */
@@ -63,7 +98,7 @@ static int bind_vector(const float **out, struct model *m, const char *name, int
     const struct tensor *t = need(m, name, 1, n, err);
     if (!t)
         return -1;
-    if (n % dtype_table[t->dtype].block)
+    if (n % dtype_table[t->dtype].block || t->dtype == DTYPE_F8_E4M3)
         return err_set(err, "%s: tensor %s: dtype %s does not fit %lld values", t->file, name, dtype_table[t->dtype].name,
                        (long long)n);
     float *raw = arena_alloc(&m->arena, (size_t)n, sizeof *raw, err), *v = arena_alloc(&m->arena, (size_t)n, sizeof *v, err);
@@ -94,22 +129,21 @@ static bool half_is_zero(const struct block *b, enum proj output)
     return true;
 }
 
-static int bind_block(struct block *b, struct model *m, const struct names *names, int64_t index, bool pairs, struct err *err)
+static int bind_block(struct block *b, struct model *m, const struct tensor_names *names, int64_t index, bool pairs,
+                      struct err *err)
 {
     const struct config *cfg = &m->cfg;
-    int64_t q = cfg->n_heads * cfg->head_dim, kv = cfg->n_kv_heads * cfg->head_dim;
-    const int64_t shape[PROJ_COUNT][2] = {{q, cfg->dim},           {kv, cfg->dim},           {kv, cfg->dim},
-                                          {cfg->dim, q},           {cfg->ffn_dim, cfg->dim}, {cfg->ffn_dim, cfg->dim},
-                                          {cfg->dim, cfg->ffn_dim}};
+    int64_t rows, cols;
     char prefix[64], name[160];
     snprintf(prefix, sizeof prefix, names->block_prefix, (long long)index);
     for (int p = 0; p < PROJ_COUNT; p++) {
         int64_t pair_dim = pairs && (p == PROJ_Q || p == PROJ_K) ? cfg->head_dim : 0;
+        model_proj_shape(&rows, &cols, cfg, (enum proj)p);
         snprintf(name, sizeof name, "%s%s.weight", prefix, names->proj[p]);
-        if (bind_weight(&b->proj[p], m, name, shape[p][0], shape[p][1], pair_dim, err) != 0)
+        if (bind_weight(&b->proj[p], m, name, rows, cols, pair_dim, err) != 0)
             return -1;
         snprintf(name, sizeof name, "%s%s.bias", prefix, names->proj[p]);
-        if (bind_vector(&b->bias[p], m, name, shape[p][0], true, pair_dim, err) != 0)
+        if (bind_vector(&b->bias[p], m, name, rows, true, pair_dim, err) != 0)
             return -1;
     }
     snprintf(name, sizeof name, "%s%s", prefix, names->norm_attn);
@@ -149,7 +183,7 @@ static int bind_tensors(struct model *m, struct err *err)
 {
     const struct config *cfg = &m->cfg;
     bool gguf = m->src.gguf != NULL;
-    const struct names *names = gguf ? &gguf_names : &hf_names;
+    const struct tensor_names *names = gguf ? &gguf_names : &hf_names;
     if (bind_weight(&m->embed, m, names->embed, cfg->vocab_size, cfg->dim, 0, err) != 0 ||
         bind_vector(&m->head.norm, m, names->norm, cfg->dim, false, 0, err) != 0)
         return -1;
@@ -158,7 +192,7 @@ static int bind_tensors(struct model *m, struct err *err)
         m->head.w = m->embed;
     else if (bind_weight(&m->head.w, m, names->head, cfg->vocab_size, cfg->dim, 0, err) != 0)
         return -1;
-    if (gguf && bind_vector(&m->rope_factors, m, "rope_freqs.weight", cfg->head_dim / 2, true, 0, err) != 0)
+    if (gguf && bind_vector(&m->rope_factors, m, names->rope_factors, cfg->head_dim / 2, true, 0, err) != 0)
         return -1;
     if (m->rope_factors)
         recognise_llama3(m);
@@ -178,6 +212,10 @@ static int bind_tensors(struct model *m, struct err *err)
 
 static int read_config(struct model *m, struct err *err)
 {
+    if (m->src.config) {
+        m->format = "h5";
+        return config_from_text(&m->cfg, m->src.config, m->path, err);
+    }
     if (!m->src.gguf) {
         m->format = "hf";
         return config_from_hf(&m->cfg, m->path, err);

@@ -9,7 +9,7 @@
 
 struct model {
     char *path;
-    const char *format; /* "hf", "gguf" */
+    const char *format; /* "hf", "gguf", "h5" */
     struct config cfg;
     struct block_shape shape;
     struct source src;
@@ -25,7 +25,7 @@ struct model {
     struct arena arena;
 };
 
-/* Opens a Hugging Face folder or a GGUF and checks every tensor against the description. Nothing is read but headers. */
+/* Opens a Hugging Face folder, a GGUF or an HDF5 file of ours and checks every tensor against the description. Nothing is read but headers. */
 int model_open(struct model *m, const char *path, struct err *err);
 void model_close(struct model *m);
 
@@ -55,5 +55,16 @@ int model_blame_nonfinite(const struct model *m, const struct compute *c, const 
 
 /* The Hugging Face name of a projection inside a block: "self_attn.q_proj", ... */
 extern const char *const proj_names[PROJ_COUNT];
+
+/* Names of the same tensors in the kinds of file; an HDF5 file has Hugging Face's. A projection's is <prefix><proj>.weight or
+ * .bias. */
+struct tensor_names {
+    const char *embed, *norm, *head, *norm_attn, *norm_ffn, *block_prefix, *const *proj;
+    const char *rope_factors; /* NULL: only a config can say them */
+};
+extern const struct tensor_names hf_names, gguf_names;
+
+/* Rows and columns of a projection's weight. */
+void model_proj_shape(int64_t *rows, int64_t *cols, const struct config *cfg, enum proj p);
 
 #endif

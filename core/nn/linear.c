@@ -17,6 +17,8 @@ enum {
 static void decode_part(const struct compute *c, float *out, const struct weight *w, int64_t r, int64_t col, int64_t n)
 {
     c->rows->decode[w->dtype](out, (const uint8_t *)weight_row(w, r) + dtype_bytes(w->dtype, col), n);
+    if (w->scale)
+        c->rows->scale(out, w->scale[r], n);
 }
 
 void weight_decode(const struct compute *c, float *out, const struct weight *w, int64_t first, int64_t n)
@@ -28,7 +30,7 @@ void weight_decode(const struct compute *c, float *out, const struct weight *w, 
 /* Whether the file's bytes are the floats, in order. */
 static bool is_plain(const struct weight *w)
 {
-    return w->dtype == DTYPE_F32 && !w->pair_dim;
+    return w->dtype == DTYPE_F32 && !w->pair_dim && !w->scale;
 }
 
 static const float *plain_row(const struct weight *w, int64_t r)
@@ -224,7 +226,7 @@ static void dot_task(void *arg, int64_t task, int worker)
             float s[4], *y = j->y[k] + i * w->rows + r;
             j->c->rows->dot4[w->dtype](s, rows, j->x + i * w->cols, w->cols);
             for (int64_t q = 0; q < n; q++) {
-                float v = s[q] + (op->bias ? op->bias[r + q] : 0);
+                float v = s[q] * (w->scale ? w->scale[r + q] : 1) + (op->bias ? op->bias[r + q] : 0);
                 if (has_lora(op))
                     v += op->lora->scale *
                          j->c->rows->dot(op->t + i * op->lora->rank, op->lora->b + (r + q) * op->lora->rank, op->lora->rank);

@@ -14,16 +14,22 @@ struct weight {
     int64_t rows, cols; /* outputs, inputs */
     const uint8_t *data;
     size_t row_bytes;
-    int64_t pair_dim; /* head_dim where each head's rows are interleaved pairs, else 0 */
+    int64_t pair_dim;   /* head_dim where each head's rows are interleaved pairs, else 0 */
+    const float *scale; /* [rows], in the Hugging Face order: what the row's decoded values are times; NULL: 1 */
 };
+
+/* Where row r of the Hugging Face order lies. */
+static inline int64_t paired_row(int64_t r, int64_t pair_dim)
+{
+    if (!pair_dim)
+        return r;
+    int64_t half = pair_dim / 2, in_head = r % pair_dim;
+    return r - in_head + (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1);
+}
 
 static inline const void *weight_row(const struct weight *w, int64_t r)
 {
-    if (w->pair_dim) {
-        int64_t half = w->pair_dim / 2, in_head = r % w->pair_dim;
-        r = r - in_head + (in_head < half ? 2 * in_head : 2 * (in_head - half) + 1);
-    }
-    return w->data + (size_t)r * w->row_bytes;
+    return w->data + (size_t)paired_row(r, w->pair_dim) * w->row_bytes;
 }
 
 /* Decodes rows [first, first + n) into out[n, cols], on the calling thread. */

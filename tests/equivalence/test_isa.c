@@ -261,6 +261,15 @@ static void one_dropout(void)
     assert_same_bits(z, y, (size_t)n * sizeof *z, "dropout in two pieces, in place");
 }
 
+static void one_gaussian(void)
+{
+    rk->gaussian(y, 77, 0.02f, n);
+    check_same(y, "gaussian");
+    if (n > 1)
+        rk->gaussian(z, 77, 0.02f, n - 1); /* where a row ends changes nothing before it */
+    assert_same_bits(z, y, (size_t)(n - 1) * sizeof *z, "gaussian, shorter");
+}
+
 static void dot(void **state)
 {
     (void)state;
@@ -327,11 +336,57 @@ static void dropout(void **state)
     free(q);
 }
 
+static int by_size(const void *p, const void *q)
+{
+    float u = *(const float *)p, v = *(const float *)q;
+    return (u > v) - (u < v);
+}
+
+/* Beside the bits: moments, the distribution (Kolmogorov and Smirnov's distance), and that neighbours, keys and the two numbers of
+ * a pair have nothing to do with each other. Bounds are five standard errors, and for the distance a probability of 1e-6. */
+static void gaussian(void **state)
+{
+    enum { MANY = 1 << 18 };
+    float *p = floats(MANY), *q = floats(MANY);
+    double sum[5] = {0}, with_next = 0, with_pair = 0, with_key = 0, far = 0, error = 1 / sqrt((double)MANY);
+    (void)state;
+    on_all(one_gaussian);
+    levels[n_levels - 1]->gaussian(p, 0x123456789abcdef, 1, MANY);
+    levels[n_levels - 1]->gaussian(q, 0x123456789abcdf0, 1, MANY);
+    for (int64_t i = 0; i < MANY; i++) {
+        double v = (double)p[i];
+        for (int k = 1; k < 5; k++)
+            sum[k] += pow(v, k) / MANY;
+        with_key += v * (double)q[i] / MANY;
+        with_next += v * (double)p[(i + 1) % MANY] / MANY;
+        with_pair += v * (double)p[i ^ 16] / MANY;
+    }
+    assert_true(fabs(sum[1]) < 5 * error && fabs(sum[2] - 1) < 5 * sqrt(2) * error);
+    assert_true(fabs(sum[3]) < 5 * sqrt(15) * error && fabs(sum[4] - 3) < 5 * sqrt(96) * error);
+    assert_true(fabs(with_key) < 5 * error && fabs(with_next) < 5 * error && fabs(with_pair) < 5 * sqrt(2) * error);
+    qsort(p, MANY, sizeof *p, by_size);
+    for (int64_t i = 0; i < MANY; i++) {
+        double below = 0.5 * erfc(-(double)p[i] / sqrt(2)), distance = fabs(below - ((double)i + 0.5) / MANY);
+        far = distance > far ? distance : far;
+    }
+    assert_true(far < 2.7 * error);
+    assert_true(p[MANY - 1] > 3.9f && p[MANY - 1] < 6); /* the largest of so many: 4.4 give or take */
+    free(p);
+    free(q);
+}
+
 /* ---- decoding ---- */
 
 static uint16_t half_at(const uint8_t *p)
 {
     return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static double f8_value(uint8_t code)
+{
+    int e = code >> 3 & 15, m = code & 7;
+    double v = (code & 0x7f) == 0x7f ? (double)NAN : e ? ldexp(8 + m, e - 10) : ldexp(m, -9);
+    return code & 0x80 ? -v : v;
 }
 
 /* Value i of a row by the definition in dtype.h, in double; q4_1's one rounded sum is rounded here too. */
@@ -344,6 +399,7 @@ static double decode_reference(const uint8_t *row, int64_t i, enum dtype t)
     case DTYPE_F32: memcpy(&f, row + 4 * i, 4); return (double)f;
     case DTYPE_F16: return half_value(half_at(row + 2 * i));
     case DTYPE_BF16: return bf16_value(half_at(row + 2 * i));
+    case DTYPE_F8_E4M3: return f8_value(row[i]);
     case DTYPE_Q8_0: return half_value(half_at(block)) * (int8_t)block[2 + j];
     case DTYPE_Q4_0: return half_value(half_at(block)) * ((block[2 + j % 16] >> (j < 16 ? 0 : 4) & 15) - 8);
     case DTYPE_Q4_1:
@@ -353,7 +409,7 @@ static double decode_reference(const uint8_t *row, int64_t i, enum dtype t)
     }
 }
 
-/* Random bytes as a row of n values; halfs are kept finite and floats of a usual size. */
+/* Random bytes as a row of n values; small floats are kept finite and large ones of a usual size. */
 static void random_row(uint8_t *row, enum dtype t, struct rng *rng)
 {
     size_t bytes = dtype_bytes(t, n);
@@ -368,6 +424,8 @@ static void random_row(uint8_t *row, enum dtype t, struct rng *rng)
     }
     for (size_t i = 1; i < bytes && t == DTYPE_F16; i += 2)
         row[i] &= 0xbb;
+    for (size_t i = 0; i < bytes && t == DTYPE_F8_E4M3; i++)
+        row[i] ^= (row[i] & 0x7f) == 0x7f;
 }
 
 static void check_dtype(enum dtype t)
@@ -404,10 +462,35 @@ static void one_decode(void)
     check_dtype(DTYPE_F32);
     check_dtype(DTYPE_F16);
     check_dtype(DTYPE_BF16);
+    check_dtype(DTYPE_F8_E4M3);
     int64_t all = n;
     for (int t = DTYPE_Q8_0; t < DTYPE_COUNT; t++) {
         n = (all + 31) / 32 * 32; /* whole blocks only */
         check_dtype((enum dtype)t);
+    }
+}
+
+/* Every byte of f8_e4m3, with the sign of its zeros; where a weight is no number, the dot product is none either. */
+static void every_f8(void **state)
+{
+    (void)state;
+    uint8_t bytes[256], row[64];
+    for (int i = 0; i < 256; i++)
+        bytes[i] = (uint8_t)i;
+    for (int k = 0; k < n_levels; k++) {
+        levels[k]->decode[DTYPE_F8_E4M3](y, bytes, 256);
+        for (int i = 0; i < 256; i++) {
+            double want = f8_value((uint8_t)i);
+            if (isnan(want) ? !isnan(y[i]) : (double)y[i] != want || !signbit(y[i]) != !signbit(want))
+                fail_msg("%s: byte %02x became %g, expected %g", levels[k]->isa, i, (double)y[i], want);
+        }
+        for (int at = 0; at < 64; at++) {
+            float got[4];
+            memset(row, 0x38, sizeof row);
+            row[at] = at & 1 ? 0x7f : 0xff;
+            levels[k]->dot4[DTYPE_F8_E4M3](got, (const void *const[]){row, bytes, row, bytes}, a, 64);
+            assert_true(isnan(got[0]) && isfinite(got[1]) && isnan(got[2]));
+        }
     }
 }
 
@@ -420,9 +503,9 @@ static void decoding(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(dot),          cmocka_unit_test(elementwise), cmocka_unit_test(largest),
-        cmocka_unit_test(exponentials), cmocka_unit_test(rmsnorm),     cmocka_unit_test(swiglu),
-        cmocka_unit_test(rope),         cmocka_unit_test(dropout),     cmocka_unit_test(decoding),
+        cmocka_unit_test(dot),      cmocka_unit_test(elementwise), cmocka_unit_test(largest),  cmocka_unit_test(exponentials),
+        cmocka_unit_test(rmsnorm),  cmocka_unit_test(swiglu),      cmocka_unit_test(rope),     cmocka_unit_test(dropout),
+        cmocka_unit_test(decoding), cmocka_unit_test(every_f8),    cmocka_unit_test(gaussian),
     };
     return cmocka_run_group_tests(tests, find_levels, NULL);
 }

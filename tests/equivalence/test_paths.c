@@ -318,8 +318,8 @@ static void wide_open(struct wide *w)
         w->targets[i] = (int32_t)rng_below(&rng, WIDE_ROWS);
     w->targets[0] = 0;
     w->targets[1] = WIDE_ROWS - 1;
-    w->bf16 = (struct weight){DTYPE_BF16, WIDE_ROWS, WIDE_COLS, (const uint8_t *)w->halves, 2 * WIDE_COLS, 0};
-    w->f32 = (struct weight){DTYPE_F32, WIDE_ROWS, WIDE_COLS, (const uint8_t *)w->floats, 4 * WIDE_COLS, 0};
+    w->bf16 = (struct weight){DTYPE_BF16, WIDE_ROWS, WIDE_COLS, (const uint8_t *)w->halves, 2 * WIDE_COLS, 0, NULL};
+    w->f32 = (struct weight){DTYPE_F32, WIDE_ROWS, WIDE_COLS, (const uint8_t *)w->floats, 4 * WIDE_COLS, 0, NULL};
 }
 
 static void wide_close(struct wide *w)

@@ -9,9 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/io/gguf_write.h"
 #include "core/io/tokenizer.h"
 
 #define SHARED "../shared/"
@@ -110,6 +112,30 @@ static void gguf(void **state)
     compare(FILES "ggml-vocab-llama-spm.gguf", false, "legacy");
 }
 
+/* A GGUF of a tokenizer's own: special tokens divide a text there as the old slow tokenizer has it. */
+static void as_gguf(const char *from)
+{
+    char path[64];
+    struct gguf_writer w;
+    struct err err = {0};
+    struct tokenizer *t = open_file(from, false);
+    snprintf(path, sizeof path, "/tmp/espalier-test-%d.gguf", (int)getpid());
+    if (gguf_writer_open(&w, path, &err) != 0 || tokenizer_put_gguf(t, &w, tokenizer_vocab_size(t), &err) != 0 ||
+        gguf_writer_tensors(&w, NULL, 0, &err) != 0 || gguf_writer_commit(&w, &err) != 0)
+        fail_msg("%s", err.msg);
+    tokenizer_free(t);
+    compare(path, false, "legacy");
+    unlink(path);
+}
+
+static void written_to_gguf(void **state)
+{
+    (void)state;
+    as_gguf(FILES "tokenizer.model");
+    as_gguf(FILES "tokenizer.json");
+    as_gguf(FILES "ggml-vocab-llama-spm.gguf");
+}
+
 int main(void)
 {
     if (!path_exists(LINES) || !path_exists(GOLDEN) || !path_exists(FILES)) {
@@ -117,6 +143,6 @@ int main(void)
         return 77;
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(sentencepiece), cmocka_unit_test(slow_legacy), cmocka_unit_test(fast),
-                                       cmocka_unit_test(gguf)};
+                                       cmocka_unit_test(gguf), cmocka_unit_test(written_to_gguf)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

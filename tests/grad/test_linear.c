@@ -38,7 +38,7 @@ static int shape_open(void **state)
     }
     s->lora.rank = RANK;
     s->lora.scale = 0.7f;
-    s->weight = (struct weight){DTYPE_F32, OUT, COLS, (const uint8_t *)s->w, COLS * sizeof(float), 0};
+    s->weight = (struct weight){DTYPE_F32, OUT, COLS, (const uint8_t *)s->w, COLS * sizeof(float), 0, NULL};
     s->op.w = &s->weight;
     s->op.bias = s->bias;
     s->op.lora = &s->lora;

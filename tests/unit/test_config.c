@@ -1,6 +1,7 @@
 /* The description of a model, from config.json. */
 #include "tests/tiny_model.h"
 
+#include "core/base/json.h"
 #include "core/model/config.h"
 
 static int read_text(struct config *c, const char *json, struct err *err)
@@ -181,6 +182,56 @@ static void files_that_are_none(void **state)
     expect_error(config_from_hf(&c, in_scratch("absent"), &err), &err, "absent/config.json");
 }
 
+/* The shapes that come with the program. */
+static void shapes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file;
+        int64_t params;
+    } want[] = {{"configs/shapes/vicuna-7b-v1.3.json", 6738415616}, {"configs/shapes/llama-1.1b.json", 1100048384}};
+    for (int i = 0; i < 2; i++) {
+        struct config c;
+        struct err err = {0};
+        json_t *root = json_read(want[i].file, &err);
+        OK(config_from_json(&c, root, want[i].file, &err));
+        json_decref(root);
+        int64_t q = c.n_heads * c.head_dim, kv = c.n_kv_heads * c.head_dim, d = c.dim;
+        int64_t block = 2 * d * q + 2 * d * kv + 3 * d * c.ffn_dim + 2 * d;
+        assert_int_equal(2 * c.vocab_size * d + d + c.n_blocks * block, want[i].params);
+        assert_false(c.tied_embeddings);
+    }
+}
+
+static void quantised_folders(void **state)
+{
+    (void)state;
+    struct config c;
+#define GROUP(weights)                                                                                                             \
+    "{" SIZES ",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":{\"g\":{\"weights\":" weights   \
+    "}}}}"
+    OK(read_text(&c, GROUP("{\"type\":\"float\",\"num_bits\":8,\"strategy\":\"channel\"}"), &err));
+    OK(read_text(&c, "{" SIZES ",\"quantization_config\":null}", &err));
+    static const char *const bad[] = {
+        "{" SIZES ",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}",
+        "{" SIZES ",\"quantization_config\":{}}",
+        "{" SIZES ",\"quantization_config\":{\"quant_method\":8}}",
+        GROUP("{\"type\":\"int\",\"num_bits\":8,\"strategy\":\"channel\"}"),
+        GROUP("{\"type\":\"float\",\"num_bits\":4,\"strategy\":\"channel\"}"),
+        GROUP("{\"type\":\"float\",\"num_bits\":8,\"strategy\":\"tensor\"}"),
+        GROUP("null"),
+        GROUP("[]"),
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct err err = {0};
+        int rc = read_text(&c, bad[i], &err);
+        if (rc == 0)
+            fail_msg("accepted: %s", bad[i]);
+        expect_error(rc, &err, "config.json");
+        expect_error(rc, &err, "quant");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -192,6 +243,8 @@ int main(void)
         cmocka_unit_test(what_is_not_supported),
         cmocka_unit_test(absurd_sizes),
         cmocka_unit_test(files_that_are_none),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(quantised_folders),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }

@@ -52,7 +52,7 @@ static void a_good_file(void **state)
 static void what_is_written_is_read(void **state)
 {
     (void)state;
-    const struct safetensors_entry entries[] = {{"x", DTYPE_F32, 2, {3, 4}}, {"a longer name", DTYPE_BF16, 1, {5}}};
+    const struct tensor_entry entries[] = {{"x", DTYPE_F32, 2, {3, 4}}, {"a longer name", DTYPE_BF16, 1, {5}}};
     struct safetensors_writer w;
     struct source s;
     OK(safetensors_writer_open(&w, in_scratch("w.safetensors"), entries, 2, &err));
@@ -66,6 +66,42 @@ static void what_is_written_is_read(void **state)
     assert_int_equal((source_find(&s, "x")->data - s.maps[0].data) % 8, 0);
     assert_memory_equal(source_find(&s, "a longer name")->data, values, 10);
     source_close(&s);
+}
+
+/* Shards of at most so many bytes; what is larger has one of its own. */
+static void shards_are_cut_and_read(void **state)
+{
+    (void)state;
+    const struct tensor_entry entries[] = {{"a", DTYPE_F32, 1, {4}},
+                                           {"b", DTYPE_F32, 1, {5}},
+                                           {"c", DTYPE_F32, 2, {3, 4}},
+                                           {"d", DTYPE_F32, 1, {1}},
+                                           {"e", DTYPE_F32, 1, {1}}};
+    static const struct {
+        int64_t limit, shards;
+    } cases[] = {{1000, 1}, {92, 1}, {91, 2}, {36, 3}, {35, 4}, {1, 5}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct safetensors_folder f;
+        struct source s;
+        char last[64];
+        dir_remove(in_scratch("cut"));
+        scratch_dir("cut");
+        OK(safetensors_folder_open(&f, in_scratch("cut"), entries, 5, cases[k].limit, &err));
+        assert_int_equal(f.n_shards, cases[k].shards);
+        for (int i = 0; i < 5; i++) {
+            if (i == 2)
+                OK(safetensors_folder_put(&f, values, 16, &err));
+            OK(safetensors_folder_put(&f, i == 2 ? values + 4 : values, entry_bytes(&entries[i]) - (i == 2 ? 16 : 0), &err));
+        }
+        OK(safetensors_folder_commit(&f, &err));
+        snprintf(last, sizeof last, "cut/model-%05d-of-%05d.safetensors", (int)cases[k].shards, (int)cases[k].shards);
+        assert_true(path_exists(in_scratch(last)) == (cases[k].shards > 1));
+        OK(source_open(&s, in_scratch("cut"), &err));
+        assert_true(s.n_tensors == 5 && s.n_maps == cases[k].shards);
+        for (int i = 0; i < 5; i++)
+            assert_memory_equal(source_find(&s, entries[i].name)->data, values, entry_bytes(&entries[i]));
+        source_close(&s);
+    }
 }
 
 static void truncated_at_every_length(void **state)
@@ -272,6 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_good_file),
         cmocka_unit_test(what_is_written_is_read),
+        cmocka_unit_test(shards_are_cut_and_read),
         cmocka_unit_test(truncated_at_every_length),
         cmocka_unit_test(headers_that_lie),
         cmocka_unit_test(headers_that_are_none),
