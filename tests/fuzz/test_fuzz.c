@@ -560,16 +560,19 @@ static void damaged_files_are_survived(void **state)
     let_it_crash();
     rng_seed(&rng, seed ? strtoull(seed, NULL, 10) : 20240229);
     clock_gettime(CLOCK_MONOTONIC, &start);
+    int round = 0;
     do {
+        round++;
         for (int i = 0; i < N_TARGETS; i++) {
             write_text(in_scratch("now"), targets[i].name);
-            int times = path_has_suffix(targets[i].name, ".h5") ? 1 : 4; /* each takes a process of its own, and may crash there */
+            /* an HDF5 file takes processes of its own, which may crash: fewer of those */
+            int times = !path_has_suffix(targets[i].name, ".h5") ? 4 : round % 4 == 0;
             for (int k = 0; k < times; k++)
                 run_damaged(&targets[i]);
             put(&targets[i], &targets[i].valid);
         }
         clock_gettime(CLOCK_MONOTONIC, &now);
-    } while (now.tv_sec - start.tv_sec < (seconds ? atoi(seconds) : 5) || targets[0].runs < 100);
+    } while (now.tv_sec - start.tv_sec < (seconds ? atoi(seconds) : 5) || targets[0].runs < 100); /* on a busy machine too */
     printf("%d damaged files for each of %d readers\n", targets[0].runs, N_TARGETS);
 }
 
