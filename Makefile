@@ -7,15 +7,15 @@ WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpo
 DEFS     := -D_GNU_SOURCE
 STD      := -std=gnu11
 PACKAGES := gcc libc6-dev pkg-config python3-pip libopenblas0-pthread libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev \
-            libssl-dev libcmocka-dev
-LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto
+            libssl-dev libmicrohttpd-dev libcmocka-dev
+LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto libmicrohttpd
 
 MAKEFLAGS += -j$(shell nproc)
 Q        := $(if $(V),,@)
 say       = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 
 ARCH     := $(shell uname -m)
-PORTABLE := $(filter-out core/kernel/rows_avx%.c,$(wildcard core/*/*.c data/*.c prune/*.c train/*.c eval/*.c))
+PORTABLE := $(filter-out core/kernel/rows_avx%.c,$(wildcard core/*/*.c data/*.c prune/*.c train/*.c eval/*.c eval/*/*.c))
 KERNELS  := $(if $(filter x86_64,$(ARCH)),core/kernel/rows_avx2.c core/kernel/rows_avx512.c)
 LIB_SRC  := $(PORTABLE) $(KERNELS)
 CLI_SRC  := $(filter-out cli/main.c,$(wildcard cli/*.c))
@@ -25,13 +25,14 @@ TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/test_*.c))
 MODEL_SHA := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 MODEL     := $(BUILD)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: all deps model demo test test-build bench clean install help
+.PHONY: soak-build all deps model demo test test-build test-long bench clean install help
 all: $(BUILD)/espalier
 
 help:
 	@echo "make          build/espalier"
 	@echo "make demo     score, prune, retrain and evaluate a real 135M model; report in build/demo/report.html"
 	@echo "make test     every test"
+	@echo "make test-long  the server under load with sanitizers; SOAK_SECONDS=$(SOAK_SECONDS) SOAK_CLIENTS=$(SOAK_CLIENTS)"
 	@echo "make bench    speed against this machine's own limits"
 	@echo "make V=1      shows the commands; WERROR=1 makes warnings errors; BUILD=DIR builds elsewhere"
 	@echo "make install  copies the program to PREFIX/bin (PREFIX=$(PREFIX))"
@@ -64,6 +65,9 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/deps.stamp
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(STD) $(DEFS) $(CFLAGS) $(KFLAGS) $(WARN) -I. $(PKG_CFLAGS) -MMD -MP -c $< -o $@
+
+# the page goes into the program as it is; .incbin finds it from here
+$(BUILD)/obj/eval/serve/page.o: eval/serve/page.html eval/serve/page.css eval/serve/page.js
 
 $(BUILD)/libespalier.a: $(call OBJ,$(LIB_SRC) $(CLI_SRC))
 	@rm -f $@
@@ -100,6 +104,14 @@ demo: $(BUILD)/espalier $(MODEL)
 test-build: $(BUILD)/espalier $(TESTS)
 test: test-build
 	tests/run $(BUILD)
+
+# The server under many clients for SOAK_SECONDS, with the sanitizers watching, in a build of its own.
+SOAK_SECONDS ?= 300
+SOAK_CLIENTS ?= 64
+test-long:
+	$(MAKE) BUILD=$(BUILD)/sanitized CFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" soak-build
+	tests/soak/run $(BUILD)/sanitized $(SOAK_CLIENTS) $(SOAK_SECONDS)
+soak-build: $(BUILD)/espalier $(BUILD)/tests/soak/soak $(BUILD)/tests/cli/test_tool
 
 bench: $(BUILD)/espalier $(MODEL)
 	$(BUILD)/espalier bench $(MODEL)

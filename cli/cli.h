@@ -101,7 +101,7 @@ int session_save(struct session *s, struct cli *cli, const struct target *t, con
 
 typedef int command_fn(struct cli *cli, struct err *err);
 command_fn cmd_inspect, cmd_tokenize, cmd_score, cmd_prune, cmd_train, cmd_merge, cmd_eval_ppl, cmd_eval_zeroshot, cmd_eval_speed,
-    cmd_generate, cmd_chat, cmd_run, cmd_bench, cmd_compare, cmd_convert, cmd_synth;
+    cmd_generate, cmd_chat, cmd_run, cmd_bench, cmd_compare, cmd_convert, cmd_synth, cmd_serve;
 
 struct command {
     const char *name, *summary;

@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "eval/generate.h"
+#include "eval/speculate.h"
 
 struct sampling_options {
     struct sampling s;
@@ -22,8 +23,9 @@ static int check_sampling(struct sampling_options *k, const struct common *o, st
 struct printer {
     const struct tokenizer *t;
     FILE *out;
-    struct ids ids; /* everything so far */
-    size_t shown;   /* bytes printed */
+    struct ids ids;     /* everything so far */
+    size_t shown;       /* bytes printed */
+    const char *prompt; /* comes first */
     struct err err;
 };
 
@@ -56,6 +58,13 @@ static bool print_token(void *arg, int32_t id)
     return true;
 }
 
+/* Once nothing can go wrong any more that could be told before. */
+static void print_prompt(const struct printer *p)
+{
+    if (p)
+        fputs(p->prompt, p->out);
+}
+
 static json_t *json_ids(const int32_t *ids, size_t n)
 {
     json_t *a = json_array();
@@ -64,9 +73,103 @@ static json_t *json_ids(const int32_t *ids, size_t n)
     return a;
 }
 
+/* What proposes tokens: the model without some blocks, maybe with an adapter. */
+struct draft_options {
+    const char *drop, *adapter;
+    int64_t tokens;
+};
+
+struct drafted {
+    int64_t passes, proposed, accepted;
+    double speed_up; /* against the model alone */
+};
+
+/* Greedy generation with a draft. */
+static int generate_drafted(struct ids *out, struct drafted *told, struct session *s, const struct draft_options *d,
+                            const struct ids *in, const struct sampling_options *k, struct printer *p, struct err *err)
+{
+    struct model view = {0};
+    struct lora_set lora = {0};
+    struct speculator spec = {0};
+    double plain = 0;
+    int rc = -1;
+    if (model_view(&view, &s->m, err) != 0 || model_drop_list(&view, d->drop, err) != 0 ||
+        (d->adapter && lora_load(&lora, &view, d->adapter, false, err) != 0) ||
+        speculator_open(&spec, &s->m, s->adapter, &view, d->adapter ? &lora : NULL, d->tokens, &s->c,
+                        (int64_t)in->n + k->max_tokens, err) != 0)
+        goto done;
+    print_prompt(p);
+    if (speculate(out, &spec, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? -1 : tokenizer_eos(s->t),
+                  p ? print_token : NULL, p, err) != 0 ||
+        speculator_plain_seconds(&plain, &spec, err) != 0)
+        goto done;
+    *told = (struct drafted){spec.passes, spec.proposed, spec.accepted,
+                             spec.seconds > 0 && out->n > 1 ? (double)(out->n - 1) * plain / spec.seconds : 1};
+    rc = 0;
+done:
+    speculator_close(&spec);
+    lora_free(&lora);
+    model_view_free(&view);
+    return rc;
+}
+
+static int generate_plain(struct ids *out, struct session *s, const struct ids *in, const struct sampling_options *k,
+                          struct printer *p, struct err *err)
+{
+    struct generator g = {0};
+    if (generator_open(&g, &s->m, &s->c, s->adapter, (int64_t)in->n + k->max_tokens, err) != 0)
+        return -1;
+    print_prompt(p);
+    int rc = generate(out, &g, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? -1 : tokenizer_eos(s->t), &k->s,
+                      p ? print_token : NULL, p, err);
+    generator_close(&g);
+    return rc;
+}
+
+static int encode_prompt(struct ids *in, const struct tokenizer *t, const char *prompt, struct err *err)
+{
+    if (tokenizer_adds_bos(t) && ids_push(in, tokenizer_bos(t), err) != 0)
+        return -1;
+    if (tokenizer_encode(in, t, prompt, strlen(prompt), err) != 0)
+        return -1;
+    if (in->n == 0 && (tokenizer_bos(t) < 0 || ids_push(in, tokenizer_bos(t), err) != 0))
+        return err_set(err, "--prompt holds no tokens, and the tokenizer has no BOS to begin with");
+    return 0;
+}
+
+static int check_draft(const struct draft_options *d, const struct sampling_options *k, struct err *err)
+{
+    if (!d->drop && (d->adapter || d->tokens != 4))
+        return err_usage(err, "--draft-adapter and --draft-tokens go with --draft-drop");
+    if (d->drop && k->s.temperature > 0)
+        return err_usage(err, "--draft-drop is for greedy generation: --temperature 0");
+    if (d->tokens < 1 || d->tokens > MAX_DRAFT)
+        return err_usage(err, "--draft-tokens: 1 to %d were expected", MAX_DRAFT);
+    return 0;
+}
+
+static void tell_drafted(struct cli *cli, const struct drafted *t)
+{
+    double rate = t->proposed ? (double)t->accepted / (double)t->proposed : 0;
+    progress_say(&cli->progress, "draft: %lld of %lld proposed tokens accepted (%.0f %%), %.2f times the speed without",
+                 (long long)t->accepted, (long long)t->proposed, 100 * rate, t->speed_up);
+    json_object_set_new(cli->result, "draft",
+                        json_pack("{sI sI sI sf sf}", "passes", (json_int_t)t->passes, "proposed", (json_int_t)t->proposed,
+                                  "accepted", (json_int_t)t->accepted, "acceptance", rate, "speed_up", t->speed_up));
+}
+
+static json_t *generated_json(const struct ids *in, const struct ids *out, const char *text, size_t n_text)
+{
+    json_t *string = json_stringn(text, n_text); /* NULL: not UTF-8 */
+    return json_pack("{so so so}", "prompt_ids", json_ids(in->ids, in->n), "ids", json_ids(out->ids, out->n), "text",
+                     string ? string : json_string(""));
+}
+
 int cmd_generate(struct cli *cli, struct err *err)
 {
     const char *prompt = NULL;
+    struct draft_options draft = {.tokens = 4};
+    struct drafted drafted = {0};
     struct sampling_options k = {.s = {.temperature = 0, .top_p = 1}, .max_tokens = 64};
     struct opt own[] = {
         {OPT_STRING, "prompt", &prompt, "T", "the text to continue"},
@@ -75,12 +178,15 @@ int cmd_generate(struct cli *cli, struct err *err)
         {OPT_INT, "top-k", &k.s.top_k, "K", "draw among the K likeliest tokens; 0 is all"},
         {OPT_REAL, "top-p", &k.s.top_p, "P", "draw among the likeliest tokens that together have probability P"},
         {OPT_FLAG, "ignore-eos", &k.ignore_eos, NULL, "go on after an end-of-sequence token"},
+        {OPT_STRING, "draft-drop", &draft.drop, "10,11",
+         "greedy: the model without these blocks proposes tokens; the text is the same"},
+        {OPT_STRING, "draft-adapter", &draft.adapter, "DIR", "adapter of the draft"},
+        {OPT_INT, "draft-tokens", &draft.tokens, "N", "tokens proposed at a time"},
         {.kind = OPT_END},
     };
     struct opt_words words;
     struct common o;
     struct session s;
-    struct generator g = {0};
     struct ids in = {0}, out = {0};
     struct printer printer = {0};
     char *text = NULL;
@@ -90,44 +196,35 @@ int cmd_generate(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (!prompt)
         return err_usage(err, "generate needs --prompt");
-    if (check_sampling(&k, &o, err) != 0 || session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
+    if (check_sampling(&k, &o, err) != 0 || check_draft(&draft, &k, err) != 0 ||
+        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
         return -1;
-    rc = -1;
-    if (tokenizer_adds_bos(s.t) && ids_push(&in, tokenizer_bos(s.t), err) != 0)
-        goto done;
-    if (tokenizer_encode(&in, s.t, prompt, strlen(prompt), err) != 0)
-        goto done;
-    if (in.n == 0 && (tokenizer_bos(s.t) < 0 || ids_push(&in, tokenizer_bos(s.t), err) != 0)) {
-        err_set(err, "--prompt holds no tokens, and the tokenizer has no BOS to begin with");
-        goto done;
-    }
     bool stream = cli->out && !cli->json;
-    printer = (struct printer){.t = s.t, .out = cli->out};
-    if (generator_open(&g, &s.m, &s.c, s.adapter, (int64_t)in.n + k.max_tokens, err) != 0)
+    printer = (struct printer){.t = s.t, .out = cli->out, .prompt = prompt};
+    if ((rc = encode_prompt(&in, s.t, prompt, err)) != 0)
         goto done;
-    if (stream)
-        fputs(prompt, cli->out);
-    if (generate(&out, &g, in.ids, (int64_t)in.n, k.max_tokens, k.ignore_eos ? -1 : tokenizer_eos(s.t), &k.s,
-                 stream ? print_token : NULL, &printer, err) != 0 ||
-        tokenizer_decode(&text, &n_text, s.t, out.ids, out.n, err) != 0)
+    if (draft.drop)
+        rc = generate_drafted(&out, &drafted, &s, &draft, &in, &k, stream ? &printer : NULL, err);
+    else
+        rc = generate_plain(&out, &s, &in, &k, stream ? &printer : NULL, err);
+    if (rc != 0 || (rc = tokenizer_decode(&text, &n_text, s.t, out.ids, out.n, err)) != 0)
         goto done;
     if (printer.err.code) {
         *err = printer.err;
+        rc = -1;
         goto done;
     }
     if (stream)
         fputc('\n', cli->out);
-    json_t *string = json_stringn(text, n_text);
     cli->result = session_facts(&s, cli, &o);
-    json_object_update_new(cli->result, json_pack("{so so so}", "prompt_ids", json_ids(in.ids, in.n), "ids",
-                                                  json_ids(out.ids, out.n), "text", string ? string : json_string("")));
-    rc = 0;
+    json_object_update_new(cli->result, generated_json(&in, &out, text, n_text));
+    if (draft.drop)
+        tell_drafted(cli, &drafted);
 done:
     free(text);
     free(printer.ids.ids);
     free(in.ids);
     free(out.ids);
-    generator_close(&g);
     session_close(&s);
     return rc;
 }

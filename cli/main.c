@@ -19,6 +19,7 @@ const struct command command_table[] = {
     {"eval speed", "generation speed", cmd_eval_speed},
     {"generate", "continue a prompt", cmd_generate},
     {"chat", "talk to a model in the terminal", cmd_chat},
+    {"serve", "an HTTP server with OpenAI's API, and a page", cmd_serve},
     {"run", "a whole experiment from one file", cmd_run},
     {"bench", "speed of scoring, training, prefill and decode against this machine's limits", cmd_bench},
     {NULL, NULL, NULL},

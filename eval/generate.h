@@ -4,23 +4,16 @@
 
 #include <stdbool.h>
 
-#include "core/base/rng.h"
 #include "core/io/tokenizer.h"
 #include "core/model/lm.h"
-
-struct sampling {
-    double temperature; /* 0: greedy */
-    int64_t top_k;      /* 0: all */
-    double top_p;       /* 1: all */
-    uint64_t seed;
-};
+#include "eval/sample.h"
 
 /* A model with a KV cache, for one sequence. */
 struct generator {
     struct lm lm;
     struct kv_cache kv;
-    float *logits;                /* [vocab] of the last position */
-    struct candidate *candidates; /* [vocab], for sampling */
+    float *logits; /* [vocab] of the last position */
+    struct sampler sampler;
     struct arena arena;
 };
 
@@ -31,11 +24,16 @@ void generator_close(struct generator *g);
 /* Forgets the sequence. */
 void generator_reset(struct generator *g);
 
-/* Runs ids [n] after what is in the cache; g->logits are those after the last of them. */
+/* Runs ids [n] after what is in the cache; g->logits are those after the last of them. The rows of one call all go through the
+ * matrices in one way, by dot products where they are few, as those of a request do in eval/engine.c. */
 int generator_feed(struct generator *g, const int32_t *ids, int64_t n, struct err *err);
 
-/* The next token by g->logits: the argmax (first on ties), or a draw from the softmax at a temperature over the top_k likeliest
- * tokens, cut where their probabilities reach top_p. */
+/* Runs ids [n <= GENERATOR_STEPS] as if one after the other, in one pass: logits [n, vocab] after each, with the bits that so many
+ * calls of generator_feed would give. */
+enum { GENERATOR_STEPS = 64 };
+int generator_steps(struct generator *g, float *logits, const int32_t *ids, int64_t n, struct err *err);
+
+/* The next token by g->logits, see sample_token. */
 int32_t generator_pick(struct generator *g, const struct sampling *s, struct rng *rng);
 
 /* Appends up to max_tokens ids after the prompt; stops at `eos` (which is not appended) unless eos is -1. on_token may be NULL;

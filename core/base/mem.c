@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 enum { ALIGNMENT = 64 }; /* a cache line and the widest vector register */
@@ -22,6 +23,21 @@ void *mem_alloc(size_t count, size_t size, struct err *err)
     }
     memset(p, 0, bytes ? bytes : ALIGNMENT);
     return p;
+}
+
+void *mem_reserve(size_t bytes, struct err *err)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p != MAP_FAILED)
+        return p;
+    err_set(err, "out of memory: %.1f MiB asked for", (double)bytes / (1 << 20));
+    return NULL;
+}
+
+void mem_unreserve(void *p, size_t bytes)
+{
+    if (p)
+        munmap(p, bytes);
 }
 
 void *arena_alloc(struct arena *a, size_t count, size_t size, struct err *err)

@@ -290,22 +290,59 @@ static int render(struct chat *c, const json_t *messages, bool generation_prompt
     return 0;
 }
 
+/* Formats by name, for tokenizers that bring none. The text stands in for a template where one is asked: which special tokens are
+ * put, and the system message of conversations without one. */
+static const struct named {
+    const char *name;
+    const struct chat_format *format;
+    const char *template;
+} named[] = {
+    {"chatml", &formats[0], ""},
+    {"llama2", &formats[2], "bos_token eos_token .strip()"},
+    {"vicuna", &formats[4],
+     "bos_token eos_token system_message = 'A chat between a curious user and an artificial intelligence assistant. The assistant "
+     "gives helpful, detailed, and polite answers to the user\\'s questions.'"},
+    {"alpaca", &formats[6], /* the prompt of data/instructions.c */
+     "bos_token eos_token system_message = 'Below is an instruction that describes a task. Write a response that appropriately "
+     "completes the request.'"},
+};
+
+static const struct named *find_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof named / sizeof *named; i++)
+        if (!strcmp(named[i].name, name))
+            return &named[i];
+    return NULL;
+}
+
+bool tokenizer_chat_known(const char *name)
+{
+    return find_named(name) != NULL;
+}
+
 int tokenizer_chat(char **text, const struct tokenizer *t, const struct json_t *messages, bool generation_prompt, struct err *err)
+{
+    return tokenizer_chat_as(text, t, NULL, messages, generation_prompt, err);
+}
+
+int tokenizer_chat_as(char **text, const struct tokenizer *t, const char *name, const struct json_t *messages,
+                      bool generation_prompt, struct err *err)
 {
     size_t n;
     int rc = -1;
     char *out = NULL;
     struct chat c = {.t = t};
-    if (!t->chat_template)
+    const struct named *by_name = name ? find_named(name) : NULL;
+    const char *template = by_name ? by_name->template : name ? NULL : t->chat_template;
+    if (!template)
         return err_set(err, "%s: the tokenizer has no chat template", t->file);
-    c.template = unescape(t->chat_template, err);
+    c.template = unescape(template, err);
     if (!c.template)
         return -1;
-    c.format = find_format(c.template);
+    c.format = by_name ? by_name->format : find_format(c.template);
     c.trims = strstr(c.template, ".strip()") || strstr(c.template, "| trim") || strstr(c.template, "|trim");
     if (!c.format) {
-        err_set(err, "%s: unknown chat template (ChatML, Llama 2 and 3, Vicuna and Alpaca are known): %.200s", t->file,
-                t->chat_template);
+        err_set(err, "%s: unknown chat template (ChatML, Llama 2 and 3, Vicuna and Alpaca are known): %.200s", t->file, template);
         goto done;
     }
     c.out = open_memstream(&out, &n);

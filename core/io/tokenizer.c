@@ -219,3 +219,8 @@ const char *tokenizer_kind(const struct tokenizer *t)
 {
     return t->kind == PIECES ? "sentencepiece" : "bpe";
 }
+
+bool tokenizer_has_chat(const struct tokenizer *t)
+{
+    return t->chat_template != NULL;
+}

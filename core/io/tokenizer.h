@@ -53,6 +53,16 @@ int tokenizer_decode(char **text, size_t *n_text, const struct tokenizer *t, con
 struct json_t;
 int tokenizer_chat(char **text, const struct tokenizer *t, const struct json_t *messages, bool generation_prompt, struct err *err);
 
+/* The same by a format of this name ("chatml", "vicuna", "llama2", "alpaca") instead of the model's own; NULL is that. */
+int tokenizer_chat_as(char **text, const struct tokenizer *t, const char *name, const struct json_t *messages,
+                      bool generation_prompt, struct err *err);
+bool tokenizer_chat_known(const char *name);
+bool tokenizer_has_chat(const struct tokenizer *t);
+
+/* The bytes that one token adds to a text, a dummy prefix included; `spare` holds those of a byte token. The id must be inside the
+ * vocabulary. Returns how many. */
+size_t tokenizer_token_bytes(const char **bytes, char spare[1], const struct tokenizer *t, int32_t id);
+
 /* Token ids; -1 where the tokenizer has none. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);

@@ -154,6 +154,20 @@ static void decode_tokens(struct decoding *d, const struct tokenizer *t, const i
     memmove(d->text, d->text + start, d->n);
 }
 
+size_t tokenizer_token_bytes(const char **bytes, char spare[1], const struct tokenizer *t, int32_t id)
+{
+    const struct token *tok = id >= 0 && id < t->n_tokens ? &t->tokens[id] : NULL;
+    *bytes = spare;
+    if (!tok || !tok->text.s)
+        return 0; /* a model's vocabulary may be larger than its tokenizer's */
+    if (tok->byte >= 0) {
+        *spare = (char)tok->byte;
+        return 1;
+    }
+    *bytes = tok->bytes.s;
+    return tok->bytes.n;
+}
+
 int tokenizer_decode(char **text, size_t *n_text, const struct tokenizer *t, const int32_t *ids, size_t n, struct err *err)
 {
     size_t total = 0, n_bytes = 0;

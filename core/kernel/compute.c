@@ -103,7 +103,9 @@ static void few_rows_nn(const struct row_kernels *rk, float *C, int64_t ldc, con
             memset(out, 0, (size_t)n * sizeof *out);
         else if (beta != 1)
             rk->scale(out, beta, n);
-        for (int64_t p = 0; p < k; p++)
+        if (alpha == 1)
+            rk->axpys(out, A + i * lda, B, ldb, k, n);
+        for (int64_t p = 0; alpha != 1 && p < k; p++)
             rk->axpy(out, alpha * A[i * lda + p], B + p * ldb, n);
     }
 }

@@ -278,6 +278,27 @@ void model_close(struct model *m)
     *m = (struct model){0};
 }
 
+int model_view(struct model *view, const struct model *m, struct err *err)
+{
+    *view = *m;
+    view->arena = (struct arena){0};
+    view->blocks = arena_alloc(&view->arena, (size_t)m->cfg.n_blocks, sizeof *m->blocks, err);
+    view->order = arena_alloc(&view->arena, (size_t)m->cfg.n_blocks, sizeof *m->order, err);
+    if (!view->blocks || !view->order) {
+        model_view_free(view);
+        return -1;
+    }
+    memcpy(view->blocks, m->blocks, (size_t)m->cfg.n_blocks * sizeof *m->blocks);
+    memcpy(view->order, m->order, (size_t)m->n_order * sizeof *m->order);
+    return 0;
+}
+
+void model_view_free(struct model *view)
+{
+    arena_free(&view->arena);
+    *view = (struct model){0};
+}
+
 static int drop_one(struct model *m, struct unit u, struct err *err)
 {
     int64_t at = 0;

@@ -29,6 +29,11 @@ struct model {
 int model_open(struct model *m, const char *path, struct err *err);
 void model_close(struct model *m);
 
+/* Another list of what runs over the same weights: dropping from a view leaves the model as it is. Both may be run, by one thread
+ * at a time. A view is released by model_view_free, before its model is closed. */
+int model_view(struct model *view, const struct model *m, struct err *err);
+void model_view_free(struct model *view);
+
 /* Takes units out of what runs. Block numbers are those of the model as it is on disk; something that does not run already, a
  * number out of range, and dropping everything are errors. */
 int model_drop(struct model *m, const struct unit *drop, int64_t n, struct err *err);

@@ -16,6 +16,7 @@ int batch_bind(struct batch *b, struct arena *arena, int64_t max_rows, int64_t m
 void batch_clear(struct batch *b)
 {
     b->rows = b->n_seqs = b->n_tiles = 0;
+    b->dotted = -1;
 }
 
 static void add(struct batch *b, struct seq s)

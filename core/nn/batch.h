@@ -30,6 +30,8 @@ struct query_tile {
 
 struct batch {
     int64_t rows, max_rows;
+    int64_t dotted; /* rows from the first that go through the matrices as dot products, see linear_forward_split; */
+                    /* -1: as the number of rows suggests */
     int64_t n_seqs, max_seqs;
     struct seq *seqs;
     int32_t *pos; /* [rows] */

@@ -72,6 +72,16 @@ static struct linear projection(const struct block_pass *p, enum proj which)
     return op;
 }
 
+/* The batch's rows through n projections of one input. */
+static void project(const struct block_pass *p, float *const y[], const struct linear ops[], int n, const float *x, bool accumulate)
+{
+    const struct batch *b = p->batch;
+    if (b->dotted < 0)
+        linear_forward(p->c, y, ops, n, x, b->rows, accumulate);
+    else
+        linear_forward_split(p->c, y, ops, n, x, b->rows, b->dotted, accumulate);
+}
+
 static void attention_half(const struct block_pass *p, const float *x)
 {
     const struct compute *c = p->c;
@@ -80,11 +90,11 @@ static void attention_half(const struct block_pass *p, const float *x)
     int64_t rows = p->batch->rows;
     struct linear op[] = {projection(p, PROJ_Q), projection(p, PROJ_K), projection(p, PROJ_V), projection(p, PROJ_O)};
     norm_forward(c, a->x_attn, a->r_attn, x, p->block->norm_attn, s->eps, rows, s->dim);
-    linear_forward(c, (float *[]){a->q, a->k, a->v}, op, 3, a->x_attn, rows, false);
+    project(p, (float *[]){a->q, a->k, a->v}, op, 3, a->x_attn, false);
     rope_apply(p, a->q, a->k, 1);
     kv_append(a->k, a->v, p->batch, p->slot, &s->heads);
     attention_forward(c, a->att, a->lse, a->q, a->k, a->v, p->batch, p->slot, &s->heads);
-    linear_forward(c, &a->mid, &op[3], 1, a->att, rows, true);
+    project(p, &a->mid, &op[3], 1, a->att, true);
 }
 
 static void ffn_half(const struct block_pass *p, float *y)
@@ -95,10 +105,10 @@ static void ffn_half(const struct block_pass *p, float *y)
     int64_t rows = p->batch->rows;
     struct linear op[] = {projection(p, PROJ_GATE), projection(p, PROJ_UP), projection(p, PROJ_DOWN)};
     norm_forward(c, a->x_ffn, a->r_ffn, a->mid, p->block->norm_ffn, s->eps, rows, s->dim);
-    linear_forward(c, (float *[]){a->gate, a->up}, op, 2, a->x_ffn, rows, false);
+    project(p, (float *[]){a->gate, a->up}, op, 2, a->x_ffn, false);
     struct rows_job j = {.p = p, .width = s->ffn_dim};
     pool_run(c->pool, swiglu_task, &j, ceil_div(rows, ROWS_PER_TASK));
-    linear_forward(c, &y, &op[2], 1, a->act, rows, true);
+    project(p, &y, &op[2], 1, a->act, true);
 }
 
 void block_forward(const struct block_pass *p, float *y, const float *x)

@@ -24,11 +24,12 @@ int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *
     return 0;
 }
 
-void head_logits(const struct compute *c, float *logits, const struct head *h, struct head_acts *a, const float *x, int64_t rows)
+void head_logits(const struct compute *c, float *logits, const struct head *h, struct head_acts *a, const float *x, int64_t rows,
+                 bool dotted)
 {
     struct linear op = {.w = &h->w};
     norm_forward(c, a->x, a->r, x, h->norm, h->eps, rows, h->w.cols);
-    linear_forward(c, &logits, &op, 1, a->x, rows, false);
+    linear_forward_split(c, &logits, &op, 1, a->x, rows, dotted ? rows : 0, false);
 }
 
 struct job {

@@ -20,8 +20,9 @@ struct head_acts {
 
 int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err);
 
-/* logits [rows, vocab] of x [rows, dim]: for few rows (generation). */
-void head_logits(const struct compute *c, float *logits, const struct head *h, struct head_acts *a, const float *x, int64_t rows);
+/* logits [rows, vocab] of x [rows, dim], as dot products or as a product of packed matrices (linear_forward_split). */
+void head_logits(const struct compute *c, float *logits, const struct head *h, struct head_acts *a, const float *x, int64_t rows,
+                 bool dotted);
 
 /* nll [rows] = log sum exp(logits) - logits[target], in nats, for x [rows, dim] and targets [rows] in [0, vocab). */
 void head_nll(const struct compute *c, float *nll, const struct head *h, struct head_acts *a, const float *x,

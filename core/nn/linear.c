@@ -5,8 +5,10 @@
 #include "core/nn/tile.h"
 
 enum {
-    FEW_ROWS = 6,  /* up to here: fused decode-and-dot straight from the file's bytes; above: decode and pack once, then multiply */
-    DOT_TASKS = 4, /* fused tasks per thread: enough to even out the threads, few enough to stream */
+    FEW_ROWS = LINEAR_FEW_ROWS,
+    DECODE_FROM = 3, /* rows for which dot products decode four weight rows once instead of once a row */
+    LORA_ROWS = 64,
+    DOT_TASKS = 4,       /* fused tasks per thread: enough to even out the threads, few enough to stream */
     DECODE_ROWS = 16,    /* weight rows of one decoding task */
     PACK_COLS = 1024,    /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
     TILE_OUTPUTS = 1536, /* outputs of one tile: each packing of its rows is used that often */
@@ -183,9 +185,9 @@ static void down_task(void *arg, int64_t task, int worker)
     gemm(j->c, j->op->t + i * l->rank, l->rank, x, cols, l->a, cols, n, l->rank, cols, 1, 0, GEMM_TRANS_B);
 }
 
-static void lora_down(const struct compute *c, const struct linear *op, const float *x, int64_t rows)
+static void lora_down(const struct compute *c, const struct linear *op, const float *x, int64_t rows, int64_t tile)
 {
-    struct down_job j = {c, op, x, rows, min_i64(64, SCRATCH_FLOATS / op->w->cols)};
+    struct down_job j = {c, op, x, rows, min_i64(tile, SCRATCH_FLOATS / op->w->cols)};
     pool_run(c->pool, down_task, &j, ceil_div(rows, j.tile));
 }
 
@@ -206,32 +208,54 @@ struct forward_job {
     struct tiles tiles[MAX_OPS];
 };
 
-/* Few rows: four weight rows at a time against every row of x, decoded on the way. */
+/* s [m, 4] are the products of weight rows [r, r + n) with rows [i, i + m) of x: y gets them, with bias and LoRA. */
+static void put_dots(const struct forward_job *j, int k, const float *s, int64_t i, int64_t m, int64_t r, int64_t n)
+{
+    const struct linear *op = &j->ops[k];
+    bool plain = !op->bias && !has_lora(op);
+    for (int64_t end = i + m; i < end; i++, s += 4) {
+        float *y = j->y[k] + i * op->w->rows + r;
+        for (int64_t q = 0; plain && q < n; q++)
+            y[q] = j->accumulate ? y[q] + s[q] : s[q];
+        for (int64_t q = 0; !plain && q < n; q++) {
+            float v = s[q] + (op->bias ? op->bias[r + q] : 0);
+            if (has_lora(op))
+                v += op->lora->scale *
+                     j->c->rows->dot(op->t + i * op->lora->rank, op->lora->b + (r + q) * op->lora->rank, op->lora->rank);
+            y[q] = j->accumulate ? y[q] + v : v;
+        }
+    }
+}
+
+/* Few rows: four weight rows at a time against every row of x, decoded on the way; once into scratch where more than a couple of
+ * rows want them. The sums are the same: dot4 of the floats is dot4 of what they were decoded from. */
 static void dot_task(void *arg, int64_t task, int worker)
 {
-    (void)worker;
+    enum { AT_ONCE = 16 };
     struct forward_job *j = arg;
+    float s[AT_ONCE][4], *decoded = j->c->scratch[worker];
     int k = 0;
     while (task >= j->chunks[k + 1])
         k++;
-    const struct linear *op = &j->ops[k];
-    const struct weight *w = op->w;
+    const struct weight *w = j->ops[k].w;
     int64_t begin = (task - j->chunks[k]) * j->chunk, end = min_i64(begin + j->chunk, w->rows);
+    bool decode = j->rows >= DECODE_FROM && 4 * w->cols <= SCRATCH_FLOATS;
     for (int64_t r = begin; r < end; r += 4) {
         int64_t n = min_i64(4, end - r);
         const void *rows[4];
         for (int64_t q = 0; q < 4; q++)
             rows[q] = weight_row(w, r + min_i64(q, n - 1));
-        for (int64_t i = 0; i < j->rows; i++) {
-            float s[4], *y = j->y[k] + i * w->rows + r;
-            j->c->rows->dot4[w->dtype](s, rows, j->x + i * w->cols, w->cols);
-            for (int64_t q = 0; q < n; q++) {
-                float v = s[q] * (w->scale ? w->scale[r + q] : 1) + (op->bias ? op->bias[r + q] : 0);
-                if (has_lora(op))
-                    v += op->lora->scale *
-                         j->c->rows->dot(op->t + i * op->lora->rank, op->lora->b + (r + q) * op->lora->rank, op->lora->rank);
-                y[q] = j->accumulate ? y[q] + v : v;
-            }
+        if (decode)
+            weight_decode(j->c, decoded, w, r, n); /* what is left behind row n is multiplied, too, and not used */
+        for (int64_t i = 0; i < j->rows; i += AT_ONCE) {
+            int64_t m = min_i64(AT_ONCE, j->rows - i);
+            if (decode)
+                j->c->rows->dot4_many(s[0], 4, decoded, j->x + i * w->cols, m, w->cols);
+            for (int64_t q = 0; !decode && q < m; q++)
+                j->c->rows->dot4[w->dtype](s[q], rows, j->x + (i + q) * w->cols, w->cols);
+            for (int64_t q = 0; !decode && w->scale && q < 4 * m; q++)
+                s[q / 4][q % 4] *= w->scale[r + min_i64(q % 4, n - 1)];
+            put_dots(j, k, s[0], i, m, r, n);
         }
     }
 }
@@ -304,24 +328,45 @@ static void forward_many(struct forward_job *j)
     }
 }
 
+static void forward_few(struct forward_job *j)
+{
+    int64_t outputs = 0;
+    for (int k = 0; k < j->n_ops; k++)
+        outputs += j->ops[k].w->rows;
+    j->chunk = run_length(outputs, DOT_TASKS * pool_threads(j->c->pool), 4); /* each output is one dot product: any cut will do */
+    for (int k = 0; k < j->n_ops; k++)
+        j->chunks[k + 1] = j->chunks[k] + ceil_div(j->ops[k].w->rows, j->chunk);
+    pool_run(j->c->pool, dot_task, j, j->chunks[j->n_ops]);
+}
+
+void linear_forward_split(const struct compute *c, float *const y[], const struct linear ops[], int n, const float *x, int64_t rows,
+                          int64_t dotted, bool accumulate)
+{
+    struct linear rest[MAX_OPS];
+    float *y_rest[MAX_OPS];
+    const float *x_rest = x + dotted * ops[0].w->cols;
+    for (int k = 0; k < n; k++) {
+        rest[k] = ops[k];
+        y_rest[k] = y[k] + dotted * ops[k].w->rows;
+        if (!has_lora(&ops[k]))
+            continue;
+        rest[k].t += dotted * ops[k].lora->rank;
+        lora_down(c, &ops[k], x, dotted, 1); /* row by row: no row's sums depend on how many there are */
+        lora_down(c, &rest[k], x_rest, rows - dotted, LORA_ROWS);
+    }
+    struct forward_job few = {.c = c, .ops = ops, .y = y, .x = x, .rows = dotted, .accumulate = accumulate, .n_ops = n};
+    struct forward_job many = {
+        .c = c, .ops = rest, .y = y_rest, .x = x_rest, .rows = rows - dotted, .accumulate = accumulate, .n_ops = n};
+    if (few.rows > 0)
+        forward_few(&few);
+    if (many.rows > 0)
+        forward_many(&many);
+}
+
 void linear_forward(const struct compute *c, float *const y[], const struct linear ops[], int n, const float *x, int64_t rows,
                     bool accumulate)
 {
-    struct forward_job j = {.c = c, .ops = ops, .y = y, .x = x, .rows = rows, .accumulate = accumulate, .n_ops = n};
-    for (int k = 0; k < n; k++)
-        if (has_lora(&ops[k]))
-            lora_down(c, &ops[k], x, rows);
-    if (rows > FEW_ROWS) {
-        forward_many(&j);
-        return;
-    }
-    int64_t outputs = 0;
-    for (int k = 0; k < n; k++)
-        outputs += ops[k].w->rows;
-    j.chunk = run_length(outputs, DOT_TASKS * pool_threads(c->pool), 4); /* each output is one dot product: any cut will do */
-    for (int k = 0; k < n; k++)
-        j.chunks[k + 1] = j.chunks[k] + ceil_div(ops[k].w->rows, j.chunk);
-    pool_run(c->pool, dot_task, &j, j.chunks[n]);
+    linear_forward_split(c, y, ops, n, x, rows, rows > FEW_ROWS ? 0 : rows, accumulate);
 }
 
 /* ---- backward: y = x W^T + scale drop(x) A^T B^T, with t = drop(x) A^T ---- */

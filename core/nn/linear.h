@@ -65,6 +65,10 @@ struct dropout {
     float scale; /* 1 / (1 - p) */
 };
 
+/* Up to here linear_forward takes dot products, decoding the file's bytes on the way; above, it decodes and packs once, then
+ * multiplies. */
+enum { LINEAR_FEW_ROWS = 6 };
+
 /* One projection of a pass. */
 struct linear {
     const struct weight *w;
@@ -77,6 +81,12 @@ struct linear {
 /* y[i] [rows, ops[i].w->rows] = (accumulate ? y[i] : 0) + x [rows, cols] W_i^T + bias_i + LoRA_i, for n ops on the same x. */
 void linear_forward(const struct compute *c, float *const y[], const struct linear ops[], int n, const float *x, int64_t rows,
                     bool accumulate);
+
+/* The same, but rows [0, dotted) are dot products and the others a product of packed matrices, however many there are of each. So
+ * a row's bits depend on which of the two it is, never on the rows beside it (but for LoRA among the packed ones, whose products
+ * are cut at every 64th). dotted <= rows. */
+void linear_forward_split(const struct compute *c, float *const y[], const struct linear ops[], int n, const float *x, int64_t rows,
+                          int64_t dotted, bool accumulate);
 
 /* dx [rows, cols] += dy [rows, w->rows] W + the LoRA's part; where lora->da is set, da and db += their gradients.
  * x is the forward's input; it is read only for the LoRA gradients and may be NULL without them. */

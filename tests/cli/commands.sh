@@ -91,6 +91,11 @@ draw() { succeeds generate model --prompt a --max-tokens 12 --temperature 1 --se
 [ "$(draw 1)" != "$(draw 2)" ] || complain "another seed, the same text"
 succeeds generate model --prompt 'a tree' --max-tokens 4 --quiet && grep -q '^a tree' .log/out || complain "the prompt is shown"
 
+ids_of() { sed 's/.*"ids":\(\[[0-9,]*\]\),"text.*/\1/' .log/out; }
+succeeds generate model --prompt 'the tree' --max-tokens 20 --ignore-eos --json --quiet && plain=$(ids_of)
+succeeds generate model --prompt 'the tree' --max-tokens 20 --ignore-eos --json --quiet --draft-drop 2,5 --draft-tokens 3 && object draft
+[ "$(ids_of)" = "$plain" ] || complain "a draft changed the text: $plain, $(ids_of)"
+
 echo "--- odd numbers"
 cp -r model loud && "$tool" set loud model.norm.weight all 3e4 || complain "tool" # losses beyond the range of exp
 fails 'loud' score loud --calib calib.txt --out loud.json --samples 2 --seq-len 16

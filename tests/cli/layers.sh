@@ -17,7 +17,7 @@ allowed() {
     data) echo core data ;;
     prune) echo core data prune ;;
     train) echo core data train ;;
-    eval) echo core data eval ;;
+    eval | eval/serve) echo core data eval ;;
     cli) echo core data prune train eval cli ;;
     esac
 }
@@ -57,7 +57,7 @@ check_silence() { # FILE
 }
 
 files=0
-for file in core/*/*.[ch] core/*/*.inc {data,prune,train,eval,cli}/*.[ch] cli/*.inc; do
+for file in core/*/*.[ch] core/*/*.inc {data,prune,train,eval,eval/serve,cli}/*.[ch] cli/*.inc; do
     [ -e "$file" ] || continue
     files=$((files + 1))
     room=${file%/*}

@@ -45,6 +45,9 @@ usage '--rows' eval ppl model --text calib.txt --rows c4
 usage '--data' eval zeroshot model
 usage '--prompt' generate model
 usage '--top-p' generate model --prompt a --top-p 0
+usage '--draft-drop' generate model --prompt a --draft-tokens 2
+usage 'greedy' generate model --prompt a --draft-drop 1 --temperature 1
+usage '--draft-tokens' generate model --prompt a --draft-drop 1 --draft-tokens 0
 usage '--max-tokens' generate model --prompt a --max-tokens 0
 usage 'one input' tokenize model
 usage 'one input' tokenize model text --file calib.txt

@@ -3,7 +3,7 @@
 #include "tests/fixtures/fixture.h"
 
 enum { MAX_N = 1056, GUARD = 16 };
-static const int64_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 65, 100, 127, 255, 513, 1037};
+static const int64_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100, 127, 255, 513, 1037};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 static const struct row_kernels *levels[MAX_LEVELS]; /* of this machine, portable first */
@@ -112,6 +112,12 @@ static void one_elementwise(void)
         double product = 0.7f * (double)a[i], want = (double)c[i] + product;
         check(y[i], want, EPS * (fabs(product) + fabs(want)) * 1.001, "axpy");
     }
+    memcpy(y, c, (size_t)n * sizeof *y);
+    memcpy(z, c, (size_t)n * sizeof *z);
+    rk->axpys(y, d, a, 3, 4, n > 9 ? n - 9 : 1); /* rows that overlap: they are only read */
+    for (int p = 0; p < 4; p++)
+        rk->axpy(z, d[p], a + 3 * p, n > 9 ? n - 9 : 1);
+    assert_same_bits(y, z, (size_t)n * sizeof *y, "axpys and axpy");
     memcpy(y, c, (size_t)n * sizeof *y);
     rk->add(y, a, n);
     for (int64_t i = 0; i < n; i++)
@@ -428,6 +434,24 @@ static void random_row(uint8_t *row, enum dtype t, struct rng *rng)
         row[i] ^= (row[i] & 0x7f) == 0x7f;
 }
 
+/* Several x at once give the bits of one at a time, and floats those of what they were decoded from. */
+static void check_many(enum dtype t, const void *const at[4])
+{
+    static float w[4 * MAX_N], x[3 * MAX_N];
+    const float *const from[3] = {a, b, c};
+    float got[3][5] = {{0, 0, 0, 0, 12345}, {0, 0, 0, 0, 12345}, {0, 0, 0, 0, 12345}}, want[4];
+    for (int r = 0; r < 4; r++)
+        rk->decode[t](w + r * n, at[r], n);
+    for (int i = 0; i < 3; i++)
+        memcpy(x + i * n, from[i], (size_t)n * sizeof *x);
+    rk->dot4_many(got[0], 5, w, x, 3, n);
+    for (int i = 0; i < 3; i++) {
+        rk->dot4[t](want, at, from[i], n);
+        assert_same_bits(got[i], want, sizeof want, "dot4_many and dot4");
+        assert_true(got[i][4] == 12345);
+    }
+}
+
 static void check_dtype(enum dtype t)
 {
     static uint8_t rows[4][MAX_N * 4 + 1];
@@ -446,6 +470,7 @@ static void check_dtype(enum dtype t)
     float got[5] = {0, 0, 0, 0, 12345};
     rk->dot4[t](got, at, a, n);
     assert_true(got[4] == 12345);
+    check_many(t, at);
     for (int r = 0; r < 4; r++) {
         double s = 0, size = 0;
         for (int64_t i = 0; i < n; i++) {

@@ -195,7 +195,7 @@ static void mixed_batch_is_alone(void **state)
         batch_add(&lm.batch, LEN - past[i], past[i], past[i] ? &kv[i] : NULL);
     }
     OK(lm_forward(&lm, rest, &err));
-    head_logits(&f->c, logits, &f->m.head, &lm.head, lm.x, lm.batch.rows);
+    head_logits(&f->c, logits, &f->m.head, &lm.head, lm.x, lm.batch.rows, false);
     for (int64_t i = 0; i < SEQS; i++) {
         float *want = logits_of(&f->m, &f->c, NULL, ids + i * LEN, 1, LEN);
         assert_close(logits + lm.batch.seqs[i].row * vocab, want + past[i] * vocab, (LEN - past[i]) * vocab, TOL, "mixed batch");

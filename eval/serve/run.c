@@ -1,0 +1,250 @@
+#include "eval/serve/serve_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "core/base/progress.h"
+
+enum { BEFORE = 8 }; /* prompt tokens that decide how the first new one is spelled */
+
+/* How often a waiting thread looks whether its client is still there; a client is noticed within this and a step. */
+static const double look_seconds = 0.05;
+
+static int out_of_memory(struct api_error *err)
+{
+    return api_fail(err, 500, "server_error", NULL, NULL, "out of memory");
+}
+
+static int find_variant(struct run *r, struct api_error *err)
+{
+    for (r->variant = 0; r->variant < r->s->n_variants; r->variant++) {
+        r->v = &r->s->variants[r->variant];
+        if (!r->req.model || !strcmp(r->req.model, r->v->name))
+            return 0;
+    }
+    return api_fail(err, 404, "invalid_request_error", "model_not_found", "model", "there is no model %.100s", r->req.model);
+}
+
+/* ---- prompts ---- */
+
+static int encode_text(struct run *r, struct choice *c, const char *text, size_t n, bool chat, struct api_error *err)
+{
+    const struct tokenizer *t = r->v->t;
+    struct err why = {0};
+    if (!chat && tokenizer_adds_bos(t) && ids_push(&c->prompt, tokenizer_bos(t), &why) != 0)
+        return out_of_memory(err);
+    if ((chat ? tokenizer_encode_chat : tokenizer_encode)(&c->prompt, t, text, n, &why) != 0)
+        return out_of_memory(err);
+    if (c->prompt.n == 0 && tokenizer_bos(t) >= 0 && ids_push(&c->prompt, tokenizer_bos(t), &why) != 0)
+        return out_of_memory(err);
+    return c->prompt.n > 0 ? 0 : api_invalid(err, "prompt", "the prompt holds no tokens, and the model has no token to begin with");
+}
+
+static int encode_prompt(struct run *r, struct choice *c, json_t *prompt, struct api_error *err)
+{
+    size_t i;
+    json_t *id;
+    struct err why = {0};
+    if (json_is_string(prompt)) {
+        c->prompt_text = json_string_value(prompt);
+        return encode_text(r, c, c->prompt_text, json_string_length(prompt), false, err);
+    }
+    json_array_foreach(prompt, i, id) {
+        if (json_integer_value(id) >= r->v->run.m->cfg.vocab_size)
+            return api_invalid(err, "prompt", "token id %lld is outside the vocabulary (0 to %lld)",
+                               (long long)json_integer_value(id), (long long)r->v->run.m->cfg.vocab_size - 1);
+        if (ids_push(&c->prompt, (int32_t)json_integer_value(id), &why) != 0)
+            return out_of_memory(err);
+    }
+    return 0;
+}
+
+static int encode_messages(struct run *r, struct choice *c, struct api_error *err)
+{
+    struct err why = {0};
+    char *text = NULL;
+    const char *name = r->s->o.chat_template;
+    if (!name && !tokenizer_has_chat(r->v->t))
+        return api_invalid(err, "model", "this model has no chat template, and the server was started without --chat-template");
+    if (tokenizer_chat_as(&text, r->v->t, name, r->req.messages, true, &why) != 0) {
+        bool ours = !strncmp(why.msg, "message", 7) || !strncmp(why.msg, "a chat", 6); /* others name files */
+        return api_invalid(err, "messages", "%.300s", ours ? why.msg : "the model's chat template is not known");
+    }
+    int rc = encode_text(r, c, text, strlen(text), true, err);
+    free(text);
+    return rc;
+}
+
+/* ---- from a request to a job ---- */
+
+static int set_ask(struct run *r, struct choice *c, struct ask *a, struct api_error *err)
+{
+    const struct serve_options *o = &r->s->o;
+    const struct api_request *q = &r->req;
+    int64_t n = (int64_t)c->prompt.n, room = r->s->context - n, wanted = q->max_tokens;
+    if (n > o->prompt_tokens || room < (wanted == 0 ? 0 : 1))
+        return api_fail(err, 400, "invalid_request_error", "context_length_exceeded", q->chat ? "messages" : "prompt",
+                        "the prompt has %lld tokens; %lld at most are taken, of a context of %lld", (long long)n,
+                        (long long)o->prompt_tokens, (long long)r->s->context);
+    if (wanted > o->max_tokens)
+        return api_invalid(err, "max_tokens", "max_tokens: %lld at most", (long long)o->max_tokens);
+    if (wanted > room)
+        return api_fail(err, 400, "invalid_request_error", "context_length_exceeded", "max_tokens",
+                        "%lld tokens of the prompt and %lld new ones do not fit a context of %lld", (long long)n, (long long)wanted,
+                        (long long)r->s->context);
+    if (wanted < 0) {
+        wanted = q->chat ? o->max_tokens : 16; /* OpenAI's default */
+        wanted = wanted < room ? wanted : room;
+    }
+    *a = (struct ask){.variant = r->variant,
+                      .prompt = c->prompt.ids,
+                      .n_prompt = n,
+                      .max_tokens = wanted,
+                      .sampling = q->sampling,
+                      .eos = tokenizer_eos(r->v->t),
+                      .logprobs = q->logprobs,
+                      .top = q->top,
+                      .echo = q->echo};
+    return 0;
+}
+
+static int open_choice(struct run *r, int i, struct api_error *err)
+{
+    struct choice *c = &r->choices[i];
+    struct err why = {0};
+    if ((r->req.chat ? encode_messages(r, c, err) : encode_prompt(r, c, json_array_get(r->req.prompts, (size_t)i), err)) != 0 ||
+        set_ask(r, c, &r->asks[i], err) != 0)
+        return -1;
+    /* A reply stands alone; a continuation keeps the blank between it and the prompt. */
+    size_t before = r->req.chat ? 0 : c->prompt.n < BEFORE ? c->prompt.n : BEFORE, kept = 0;
+    int32_t ids[BEFORE];
+    for (size_t k = c->prompt.n - before; k < c->prompt.n; k++) {
+        char spare[1];
+        const char *bytes;
+        if (tokenizer_token_bytes(&bytes, spare, r->v->t, c->prompt.ids[k]) > 0)
+            ids[kept++] = c->prompt.ids[k];
+    }
+    if (text_open(&c->text, r->v->t, ids, kept, &why) != 0)
+        return out_of_memory(err);
+    c->text.stops = r->req.stops;
+    c->text.stop_lengths = r->req.stop_lengths;
+    c->text.n_stops = r->req.n_stops;
+    return 0;
+}
+
+static int submit(struct run *r, struct api_error *err)
+{
+    struct err why = {0};
+    switch (engine_submit(&r->job, r->s->engine, r->asks, r->n, &why)) {
+    case SUBMITTED: return 0;
+    case QUEUE_FULL: return api_fail(err, 429, "rate_limit_error", "queue_full", NULL, "too many requests are waiting; try again");
+    default: return api_invalid(err, NULL, "%.300s", why.msg);
+    }
+}
+
+static void new_id(struct run *r)
+{
+    uint64_t bits[2] = {0};
+    if (getrandom(bits, sizeof bits, 0) < 0)
+        bits[0] = (uint64_t)time(NULL);
+    snprintf(r->id, sizeof r->id, "%s-%016llx%08llx", r->req.chat ? "chatcmpl" : "cmpl", (unsigned long long)bits[0],
+             (unsigned long long)(bits[1] >> 32));
+    if (!r->req.seeded)
+        r->req.sampling.seed = bits[1];
+}
+
+int run_begin(struct run *r, struct server *s, const char *body, size_t n, bool chat, struct api_error *err)
+{
+    *r = (struct run){.s = s, .began = clock_seconds(), .created = (int64_t)time(NULL)};
+    if (api_request_parse(&r->req, body, n, chat, err) != 0 || find_variant(r, err) != 0)
+        return -1;
+    size_t count = chat ? 1 : json_array_size(r->req.prompts);
+    int64_t most = s->o.prompts < s->o.engine.queue ? s->o.prompts : s->o.engine.queue; /* more would never fit */
+    if ((int64_t)count > most)
+        return api_invalid(err, "prompt", "%lld prompts at most in a request", (long long)most);
+    new_id(r);
+    r->choices = calloc(count, sizeof *r->choices);
+    r->asks = calloc(count, sizeof *r->asks);
+    if (!r->choices || !r->asks)
+        return out_of_memory(err);
+    for (r->n = 0; r->n < (int)count; r->n++)
+        if (open_choice(r, r->n, err) != 0) {
+            r->n++;
+            return -1;
+        }
+    return submit(r, err);
+}
+
+/* ---- what comes ---- */
+
+static const char *reason(const struct choice *c, enum finish f)
+{
+    return c->text.stopped || f == FINISH_STOP ? "stop" : "length";
+}
+
+static int take_tokens(struct run *r, int i, struct api_error *err)
+{
+    struct choice *c = &r->choices[i];
+    struct job_state state = job_state(r->job, i);
+    struct err why = {0};
+    if (c->finish)
+        return 0;
+    if (state.n > 0 && r->first_token == 0) {
+        r->first_token = clock_seconds();
+        metrics_time(&r->s->metrics, TIME_FIRST_TOKEN, r->first_token - r->began);
+    }
+    for (; c->used < state.n && !c->text.stopped; c->used++) {
+        int32_t id = job_token(r->job, i, c->used, false).id;
+        if (!(state.finish == FINISH_STOP && c->used + 1 == state.n) && text_add(&c->text, id, &why) != 0)
+            return out_of_memory(err);
+    }
+    if (state.finish == FINISH_ERROR)
+        return api_fail(err, 500, "server_error", NULL, NULL, "the model computed something that is not a number");
+    if (c->text.stopped)
+        job_cancel(r->job, i);
+    if (c->text.stopped || state.finish != RUNNING)
+        c->finish = reason(c, state.finish);
+    return 0;
+}
+
+int run_advance(struct run *r, struct api_error *err)
+{
+    double left = r->began + r->s->o.request_seconds - clock_seconds();
+    if (r->gone && r->gone(r->gone_arg))
+        return api_fail(err, 499, "server_error", NULL, NULL, "the client has left");
+    if (left <= 0)
+        return api_fail(err, 503, "server_error", "timeout", NULL, "the request took longer than %g seconds",
+                        r->s->o.request_seconds);
+    r->events = job_wait(r->job, r->events, left < look_seconds ? left : look_seconds);
+    int ended = 0;
+    for (int i = 0; i < r->n; i++) {
+        if (take_tokens(r, i, err) != 0)
+            return -1;
+        ended += r->choices[i].finish != NULL;
+    }
+    return ended == r->n;
+}
+
+void run_end(struct run *r)
+{
+    int64_t tokens = 0;
+    job_release(r->job);
+    for (int i = 0; i < r->n; i++) {
+        tokens += r->choices[i].used;
+        free(r->choices[i].prompt.ids);
+        text_close(&r->choices[i].text);
+    }
+    if (r->job) {
+        double now = clock_seconds();
+        metrics_time(&r->s->metrics, TIME_REQUEST, now - r->began);
+        if (r->n == 1 && tokens > 1)
+            metrics_time(&r->s->metrics, TIME_PER_TOKEN, (now - r->first_token) / (double)(tokens - 1));
+    }
+    free(r->choices);
+    free(r->asks);
+    api_request_free(&r->req);
+    *r = (struct run){0};
+}

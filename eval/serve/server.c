@@ -1,0 +1,329 @@
+#include "eval/serve/http.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <openssl/crypto.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/base/file.h"
+#include "core/base/progress.h"
+
+static const char csp[] = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+                          "form-action 'none'; frame-ancestors 'none'";
+
+/* ---- routes ---- */
+
+static enum MHD_Result get_health(struct call *c, struct MHD_Connection *conn)
+{
+    bool draining = atomic_load(&c->s->draining);
+    return reply_json(c, conn, draining ? 503 : 200, json_pack("{ss}", "status", draining ? "stopping" : "ok"));
+}
+
+static enum MHD_Result get_metrics(struct call *c, struct MHD_Connection *conn)
+{
+    struct engine_stats stats;
+    char *text = NULL;
+    size_t n = 0;
+    FILE *out = open_memstream(&text, &n);
+    if (!out)
+        return MHD_NO;
+    engine_stats(c->s->engine, &stats);
+    metrics_write(&c->s->metrics, &stats, out);
+    if (fclose(out) != 0) {
+        free(text);
+        return MHD_NO;
+    }
+    return reply(c, conn, 200, "text/plain; version=0.0.4", text, n);
+}
+
+static enum MHD_Result get_models(struct call *c, struct MHD_Connection *conn)
+{
+    return reply_json(c, conn, 200, answer_models(c->s));
+}
+
+static enum MHD_Result post_completion(struct call *c, struct MHD_Connection *conn)
+{
+    return serve_completion(c, conn, false);
+}
+
+static enum MHD_Result post_chat(struct call *c, struct MHD_Connection *conn)
+{
+    return serve_completion(c, conn, true);
+}
+
+static enum MHD_Result get_page(struct call *c, struct MHD_Connection *conn)
+{
+    const char *type;
+    size_t n;
+    const char *text = page_file(c->route, &type, &n);
+    struct MHD_Response *r = MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT);
+    if (!r)
+        return MHD_NO;
+    add_headers(c->s, conn, r);
+    MHD_add_response_header(r, "Content-Type", type);
+    MHD_add_response_header(r, "Content-Security-Policy", csp);
+    MHD_add_response_header(r, "Referrer-Policy", "no-referrer");
+    metrics_count(&c->s->metrics, c->route, 200);
+    enum MHD_Result rc = MHD_queue_response(conn, MHD_HTTP_OK, r);
+    MHD_destroy_response(r);
+    return rc;
+}
+
+static const struct route {
+    const char *url, *method;
+    bool open; /* without a key: nothing of the model is told */
+    enum MHD_Result (*serve)(struct call *c, struct MHD_Connection *conn);
+} routes[] = {
+    {"/v1/completions", "POST", false, post_completion},
+    {"/v1/chat/completions", "POST", false, post_chat},
+    {"/v1/models", "GET", false, get_models},
+    {"/health", "GET", true, get_health},
+    {"/metrics", "GET", false, get_metrics},
+    {"/", "GET", true, get_page},
+    {"/page.css", "GET", true, get_page},
+    {"/page.js", "GET", true, get_page},
+};
+
+static const struct route *find_route(const char *url)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
+        if (!strcmp(routes[i].url, url))
+            return &routes[i];
+    return NULL;
+}
+
+/* ---- who may ask ---- */
+
+/* Hashes are compared, all of them and in full, so that time tells nothing of a key. */
+static bool has_key(const struct server *s, struct MHD_Connection *conn)
+{
+    const char *header = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Authorization");
+    char hash[65];
+    int found = 0;
+    if (s->o.n_keys == 0)
+        return true;
+    if (!header || strncasecmp(header, "Bearer ", 7) != 0)
+        return false;
+    bytes_sha256(hash, header + 7, strlen(header + 7));
+    for (int i = 0; i < s->o.n_keys; i++)
+        found |= CRYPTO_memcmp(hash, s->key_hashes[i], 64) == 0;
+    return found;
+}
+
+/* A page of another site must not make a browser ask here: its requests say where they come from. */
+static bool foreign_origin(const struct server *s, struct MHD_Connection *conn)
+{
+    const char *origin = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Origin");
+    const char *host = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Host");
+    if (!origin || (s->o.cors && (!strcmp(s->o.cors, "*") || !strcmp(s->o.cors, origin))))
+        return false;
+    const char *authority = strstr(origin, "://");
+    return !authority || !host || strcmp(authority + 3, host) != 0;
+}
+
+static bool is_get(const char *method)
+{
+    return !strcmp(method, "GET") || !strcmp(method, "HEAD");
+}
+
+/* What can be said before the body is there. */
+static void check_head(struct call *c, struct MHD_Connection *conn, const struct route *route, const char *url, const char *method)
+{
+    struct api_error *e = &c->err;
+    const char *length = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Length");
+    if (!route)
+        api_fail(e, 404, "invalid_request_error", "not_found", NULL, "there is nothing at %.100s", url);
+    else if (strcmp(route->method, "POST") ? !is_get(method) : strcmp(method, "POST") != 0)
+        api_fail(e, 405, "invalid_request_error", "method_not_allowed", NULL, "%s takes %s", route->url, route->method);
+    else if (!route->open && !has_key(c->s, conn))
+        api_fail(e, 401, "authentication_error", "invalid_api_key", NULL, "an API key was expected: Authorization: Bearer KEY");
+    else if (foreign_origin(c->s, conn))
+        api_fail(e, 403, "invalid_request_error", "origin_not_allowed", NULL, "requests from pages of other sites are not taken");
+    else if (!route->open && atomic_load(&c->s->draining))
+        api_fail(e, 503, "server_error", "stopping", NULL, "the server is stopping");
+    else if (length && strtoull(length, NULL, 10) > (unsigned long long)c->s->o.body_bytes)
+        api_fail(e, 413, "invalid_request_error", "body_too_large", NULL, "a body of %lld bytes at most is taken",
+                 (long long)c->s->o.body_bytes);
+}
+
+/* ---- libmicrohttpd's calls ---- */
+
+static void keep_body(struct call *c, const char *data, size_t n)
+{
+    if (c->err.status)
+        return;
+    if (n > (size_t)c->s->o.body_bytes - c->n) {
+        api_fail(&c->err, 413, "invalid_request_error", "body_too_large", NULL, "a body of %lld bytes at most is taken",
+                 (long long)c->s->o.body_bytes);
+        return;
+    }
+    if (c->n + n > c->cap) {
+        size_t cap = 2 * (c->n + n);
+        char *body = realloc(c->body, cap);
+        if (!body) {
+            api_fail(&c->err, 500, "server_error", NULL, NULL, "out of memory");
+            return;
+        }
+        c->body = body;
+        c->cap = cap;
+    }
+    memcpy(c->body + c->n, data, n);
+    c->n += n;
+}
+
+static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char *url, const char *method, const char *version,
+                              const char *data, size_t *size, void **state)
+{
+    struct server *s = arg;
+    struct call *c = *state;
+    (void)version;
+    const struct route *route = find_route(url);
+    if (!c) {
+        if (!(c = *state = calloc(1, sizeof *c)))
+            return MHD_NO;
+        *c = (struct call){.s = s, .route = route ? route->url : "other", .began = clock_seconds()};
+        atomic_fetch_add(&s->active, 1);
+        if (!strcmp(method, "OPTIONS") && s->o.cors)
+            return MHD_YES;
+        check_head(c, conn, route, url, method);
+        /* a body that is not wanted is not waited for; libmicrohttpd closes the connection then */
+        return c->err.status && !is_get(method) ? reply_error(c, conn, &c->err) : MHD_YES;
+    }
+    if (*size > 0) {
+        keep_body(c, data, *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    if (!strcmp(method, "OPTIONS") && s->o.cors)
+        return reply(c, conn, 204, "text/plain", strdup(""), 0);
+    return c->err.status ? reply_error(c, conn, &c->err) : route->serve(c, conn);
+}
+
+static void completed(void *arg, struct MHD_Connection *conn, void **state, enum MHD_RequestTerminationCode how)
+{
+    struct call *c = *state;
+    struct server *s = arg;
+    (void)conn, (void)how;
+    if (!c)
+        return;
+    free(c->body);
+    free(c);
+    *state = NULL;
+    atomic_fetch_sub(&s->active, 1);
+}
+
+/* ---- opening and closing ---- */
+
+static int parse_address(struct sockaddr_storage *to, const char *host, int port, struct err *err)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)to;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)to;
+    *to = (struct sockaddr_storage){0};
+    if (port < 0 || port > 65535)
+        return err_usage(err, "--port %d: 0 to 65535 was expected", port);
+    if (!strcmp(host, "localhost"))
+        host = "127.0.0.1";
+    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons((uint16_t)port);
+    } else if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons((uint16_t)port);
+    } else {
+        return err_usage(err, "--host %s: an address like 127.0.0.1 was expected", host);
+    }
+    return 0;
+}
+
+static void ignore_log(void *arg, const char *fmt, va_list ap)
+{
+    (void)arg, (void)fmt, (void)ap; /* what goes wrong with one connection is that client's business */
+}
+
+static int listen_on(struct server *s, struct err *err)
+{
+    struct sockaddr_storage address;
+    if (parse_address(&address, s->o.host, s->o.port, err) != 0)
+        return -1;
+    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ERROR_LOG |
+                     (address.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0);
+    s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, handle, s, MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL,
+                                 MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, completed, s,
+                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections, MHD_OPTION_CONNECTION_TIMEOUT, 30u,
+                                 MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
+    if (!s->daemon)
+        return err_errno(err, "cannot listen on %s, port %d", s->o.host, s->o.port);
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
+    s->port = info && info->port ? info->port : s->o.port;
+    return 0;
+}
+
+static int check_options(const struct serve_options *o, struct err *err)
+{
+    if (o->body_bytes < 1 || o->prompt_tokens < 1 || o->max_tokens < 1 || o->prompts < 1 || o->connections < 1 ||
+        o->connections > 1 << 16 || !(o->request_seconds > 0))
+        return err_usage(err, "limits must be positive, and connections 65536 at most");
+    if (o->chat_template && !tokenizer_chat_known(o->chat_template))
+        return err_usage(err, "--chat-template %s: chatml, vicuna, llama2 or alpaca was expected", o->chat_template);
+    return 0;
+}
+
+int server_open(struct server **out, const struct serve_variant *variants, int n_variants, const struct compute *c,
+                const struct serve_options *o, struct err *err)
+{
+    *out = NULL;
+    if (check_options(o, err) != 0)
+        return -1;
+    struct server *s = calloc(1, sizeof *s);
+    struct engine_variant *runs = calloc((size_t)n_variants, sizeof *runs);
+    if (!s || !runs) {
+        free(s);
+        free(runs);
+        return err_set(err, "out of memory");
+    }
+    *s = (struct server){.variants = variants, .n_variants = n_variants, .o = *o, .context = o->engine.context};
+    s->started = (int64_t)time(NULL);
+    metrics_open(&s->metrics);
+    json_object_seed(0); /* before there are threads */
+    s->key_hashes = calloc((size_t)o->n_keys + 1, sizeof *s->key_hashes);
+    for (int i = 0; s->key_hashes && i < o->n_keys; i++)
+        bytes_sha256(s->key_hashes[i], o->keys[i], strlen(o->keys[i]));
+    for (int i = 0; i < n_variants; i++)
+        runs[i] = variants[i].run;
+    int rc = s->key_hashes ? engine_open(&s->engine, runs, n_variants, c, &o->engine, err) : err_set(err, "out of memory");
+    free(runs);
+    if (rc != 0 || listen_on(s, err) != 0) {
+        server_close(s);
+        return -1;
+    }
+    *out = s;
+    return 0;
+}
+
+int server_port(const struct server *s)
+{
+    return s->port;
+}
+
+void server_drain(struct server *s)
+{
+    double until = clock_seconds() + s->o.request_seconds + 1;
+    atomic_store(&s->draining, true);
+    while (atomic_load(&s->active) > 0 && clock_seconds() < until)
+        usleep(10000);
+}
+
+void server_close(struct server *s)
+{
+    if (!s)
+        return;
+    if (s->daemon)
+        MHD_stop_daemon(s->daemon);
+    engine_close(s->engine);
+    metrics_close(&s->metrics);
+    free(s->key_hashes);
+    free(s);
+}
