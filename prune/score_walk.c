@@ -58,22 +58,36 @@ static bool is_tried(const struct walk *w, int64_t unit)
 
 /* ---- saving and resuming ---- */
 
-static int save(struct walk *w, struct err *err)
+enum { HEAD_SEGMENTS = 8 };
+
+/* What a partial file holds before the states; their number is in there. */
+static void head_segments(struct walk *w, struct segment head[HEAD_SEGMENTS])
 {
-    int64_t n = w->units->n, targets = w->units->samples * w->units->targets;
-    size_t removed = w->r->ppl ? (size_t)(n * targets) * sizeof(float) : 0;
-    struct segment segments[] = {
+    size_t n = (size_t)w->units->n, steps = (size_t)rounds(w), targets = (size_t)(w->units->samples * w->units->targets);
+    struct segment segments[HEAD_SEGMENTS] = {
         {&w->at, sizeof w->at},
         {&w->n_live, sizeof w->n_live},
-        {w->live, (size_t)n * sizeof *w->live},
-        {w->who, (size_t)(n + 1) * sizeof *w->who},
-        {w->table, (size_t)(rounds(w) * n) * sizeof *w->table},
-        {w->gone, (size_t)rounds(w) * sizeof *w->gone},
-        {w->trace, (size_t)rounds(w) * sizeof *w->trace},
-        {w->r->ppl ? w->r->ppl->removed_nll : NULL, removed},
-        {sweep_state(&w->s, 1), (size_t)(w->at.n_variants * w->s.state_floats) * sizeof(float)},
+        {w->live, n * sizeof *w->live},
+        {w->who, (n + 1) * sizeof *w->who},
+        {w->table, steps * n * sizeof *w->table},
+        {w->gone, steps * sizeof *w->gone},
+        {w->trace, steps * sizeof *w->trace},
+        {w->r->ppl ? w->r->ppl->removed_nll : NULL, w->r->ppl ? n * targets * sizeof(float) : 0},
     };
-    return partial_save(w->r->partial, segments, sizeof segments / sizeof *segments, err);
+    memcpy(head, segments, sizeof segments);
+}
+
+static struct segment states_segment(const struct walk *w)
+{
+    return (struct segment){sweep_state(&w->s, 1), (size_t)(w->at.n_variants * w->s.state_floats) * sizeof(float)};
+}
+
+static int save(struct walk *w, struct err *err)
+{
+    struct segment segments[HEAD_SEGMENTS + 1];
+    head_segments(w, segments);
+    segments[HEAD_SEGMENTS] = states_segment(w);
+    return partial_save(w->r->partial, segments, HEAD_SEGMENTS + 1, err);
 }
 
 static bool makes_sense(const struct walk *w)
@@ -95,26 +109,17 @@ static bool makes_sense(const struct walk *w)
 static int load(struct walk *w, bool *resumed, struct err *err)
 {
     FILE *in;
-    int64_t n = w->units->n, targets = w->units->samples * w->units->targets;
+    struct segment head[HEAD_SEGMENTS];
     if (partial_open(&in, w->r->partial, err) != 0)
         return -1;
     *resumed = in != NULL;
     if (!in)
         return 0;
-    struct segment head[] = {
-        {&w->at, sizeof w->at},
-        {&w->n_live, sizeof w->n_live},
-        {w->live, (size_t)n * sizeof *w->live},
-        {w->who, (size_t)(n + 1) * sizeof *w->who},
-        {w->table, (size_t)(rounds(w) * n) * sizeof *w->table},
-        {w->gone, (size_t)rounds(w) * sizeof *w->gone},
-        {w->trace, (size_t)rounds(w) * sizeof *w->trace},
-        {w->r->ppl ? w->r->ppl->removed_nll : NULL, w->r->ppl ? (size_t)(n * targets) * sizeof(float) : 0},
-    };
-    int rc = partial_read(in, w->r->partial, head, sizeof head / sizeof *head, err);
+    head_segments(w, head);
+    int rc = partial_read(in, w->r->partial, head, HEAD_SEGMENTS, err);
     if (rc == 0 && !makes_sense(w))
         rc = err_set(err, "%s: it is damaged; remove it or leave out --resume to begin anew", w->r->partial->path);
-    struct segment states = {sweep_state(&w->s, 1), (size_t)(w->at.n_variants * w->s.state_floats) * sizeof(float)};
+    struct segment states = states_segment(w);
     if (rc == 0)
         rc = partial_read(in, w->r->partial, &states, 1, err);
     fclose(in);
