@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/whole.h"
+
 /* Rows that go through a block together: many, for its weights are decoded and packed once for them, but no more than have their
  * activations in ACTS_BYTES, unless that is too few. */
 enum { MIN_ROWS = 1280, MAX_ROWS = 5120, ACTS_BYTES = 160 << 20 };
@@ -10,18 +12,17 @@ enum { MIN_ROWS = 1280, MAX_ROWS = 5120, ACTS_BYTES = 160 << 20 };
 static int64_t chunk_rows(const struct model *m, int64_t len)
 {
     int64_t fit = ACTS_BYTES / (int64_t)block_acts_bytes(&m->shape, 1, 0);
-    int64_t rows = fit < MIN_ROWS ? MIN_ROWS : fit > MAX_ROWS ? MAX_ROWS : fit;
+    int64_t rows = min_i64(fit < MIN_ROWS ? MIN_ROWS : fit, MAX_ROWS);
     return rows / len > 0 ? rows / len * len : len;
 }
 
 int sweep_open(struct sweep *s, const struct model *m, const struct compute *c, const struct lora_set *lora,
                const struct calibration *cal, int64_t max_states, struct progress *progress, struct err *err)
 {
-    int64_t len = cal->len, chunk = chunk_rows(m, len);
+    int64_t len = cal->len, chunk;
     *s = (struct sweep){.cal = cal, .progress = progress, .max_states = max_states, .rows = cal->n * len};
     s->state_floats = s->rows * m->cfg.dim;
-    if (chunk > s->rows * max_states)
-        chunk = s->rows * max_states;
+    chunk = min_i64(chunk_rows(m, len), s->rows * max_states);
     double need = (double)max_states * (double)s->state_floats * sizeof(float), have = (double)mem_available();
     if (have > 0 && need > have)
         return err_set(err,
@@ -60,21 +61,21 @@ static void copy_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
     const struct copy_job *j = arg;
-    int64_t i = task * COPY_FLOATS, n = j->n - i < COPY_FLOATS ? j->n - i : COPY_FLOATS;
+    int64_t i = task * COPY_FLOATS, n = min_i64(COPY_FLOATS, j->n - i);
     memcpy(j->to + i, j->from + i, (size_t)n * sizeof *j->to);
 }
 
 void sweep_copy(const struct sweep *s, float *to, const float *from, int64_t n)
 {
     struct copy_job j = {to, from, n * s->state_floats};
-    pool_run(s->lm.c->pool, copy_task, &j, (j.n + COPY_FLOATS - 1) / COPY_FLOATS);
+    pool_run(s->lm.c->pool, copy_task, &j, ceil_div(j.n, COPY_FLOATS));
 }
 
 void sweep_advance(struct sweep *s, int64_t slot, unsigned parts, int64_t first, int64_t n)
 {
     int64_t len = s->cal->len, dim = s->lm.m->cfg.dim, per_chunk = s->lm.max_rows / len, seqs = n * s->cal->n;
     for (int64_t i = 0; i < seqs; i += per_chunk) {
-        int64_t k = seqs - i < per_chunk ? seqs - i : per_chunk;
+        int64_t k = min_i64(per_chunk, seqs - i);
         float *x = sweep_state(s, first) + i * len * dim;
         batch_uniform(&s->lm.batch, k, len);
         lm_block(&s->lm, x, x, slot, parts);
@@ -86,7 +87,7 @@ int sweep_finish(struct sweep *s, float *nll, double *mean, int64_t state, struc
 {
     int64_t len = s->cal->len, dim = s->lm.m->cfg.dim, per_chunk = s->lm.max_rows / len, n = s->cal->n * (len - 1);
     for (int64_t i = 0; i < s->cal->n; i += per_chunk) {
-        int64_t k = s->cal->n - i < per_chunk ? s->cal->n - i : per_chunk;
+        int64_t k = min_i64(per_chunk, s->cal->n - i);
         if (lm_stream_nll(&s->lm, nll + i * (len - 1), sweep_state(s, state) + i * len * dim, s->cal->ids + i * len, k, len, err) !=
             0)
             return -1;

@@ -123,10 +123,9 @@ void gemm(const struct compute *c, float *C, int64_t ldc, const float *A, int64_
         blas_sgemm(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta, flags & GEMM_TRANS_A, flags & GEMM_TRANS_B);
 }
 
-void gemm_f64(const struct compute *c, double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb,
-              int64_t m, int64_t n, int64_t k, double alpha, double beta, int flags)
+void gemm_f64(double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb, int64_t m, int64_t n, int64_t k,
+              double alpha, double beta, int flags)
 {
-    (void)c;
     blas_dgemm(C, ldc, A, lda, B, ldb, m, n, k, alpha, beta, flags & GEMM_TRANS_A, flags & GEMM_TRANS_B);
 }
 

@@ -36,8 +36,8 @@ void gemm(const struct compute *c, float *C, int64_t ldc, const float *A, int64_
           int64_t n, int64_t k, float alpha, float beta, int flags);
 
 /* The same in float64. */
-void gemm_f64(const struct compute *c, double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb,
-              int64_t m, int64_t n, int64_t k, double alpha, double beta, int flags);
+void gemm_f64(double *C, int64_t ldc, const double *A, int64_t lda, const double *B, int64_t ldb, int64_t m, int64_t n, int64_t k,
+              double alpha, double beta, int flags);
 
 /* Solves A X = B for a symmetric positive definite A [n, n], which is destroyed. B [n_rhs, n] holds one right-hand side a row and
  * receives the solutions. An A that is not positive definite is an error. */

@@ -4,6 +4,7 @@
 #ifndef ESPALIER_KERNEL_GEMM_H
 #define ESPALIER_KERNEL_GEMM_H
 
+#include "core/base/whole.h"
 #include "core/kernel/compute.h"
 
 enum {
@@ -13,10 +14,11 @@ enum {
     GEMM_A_FLOATS = SCRATCH_FLOATS / 2, /* of the worker's scratch hold A; the other half is free for the caller */
 };
 
-/* Floats that B [n columns, k] takes when it is packed. */
-static inline int64_t packed_floats(const struct compute *c, int64_t n, int64_t k)
+/* Room for B [n columns, k] when it is packed, in floats: by whole GEMM_UNIT_N, so that what fits does not depend on the instruction
+ * set. */
+static inline int64_t packed_floats(int64_t n, int64_t k)
 {
-    return (n + c->rows->nr - 1) / c->rows->nr * c->rows->nr * k;
+    return ceil_div(n, GEMM_UNIT_N) * GEMM_UNIT_N * k;
 }
 
 /* Where the group of nr columns that holds column j (a multiple of nr) begins. */

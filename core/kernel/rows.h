@@ -24,8 +24,8 @@ struct row_kernels {
     void (*axpy)(float *y, float a, const float *x, int64_t n); /* y += a x */
     /* y += a[p] x[p * stride] for p < count, one after the other: the bits of so many axpy. */
     void (*axpys)(float *y, const float *a, const float *x, int64_t stride, int64_t count, int64_t n);
-    void (*add)(float *y, const float *x, int64_t n);           /* y += x */
-    void (*scale)(float *y, float a, int64_t n);                /* y *= a */
+    void (*add)(float *y, const float *x, int64_t n); /* y += x */
+    void (*scale)(float *y, float a, int64_t n);      /* y *= a */
 
     float (*max)(const float *x, int64_t n);                            /* n >= 1 */
     float (*exp_sum)(float *y, const float *x, float shift, int64_t n); /* y = exp(x - shift), returns its sum; y may be x */

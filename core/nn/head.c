@@ -153,7 +153,7 @@ void head_backward(const struct compute *c, float *dx, float *dw, float *dnorm, 
     int64_t half = PANEL_FLOATS / 2; /* for each way of packing */
     memset(d_normed, 0, bytes);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
-        j.panel = panel_pack(c, &h->w, first, half / packed_floats(c, h->w.cols, 1) * h->w.cols);
+        j.panel = panel_pack(c, &h->w, first, half / packed_floats(h->w.cols, 1) * h->w.cols);
         j.across = panel_pack_across(c, &h->w, first, j.panel.n, c->panel + half);
         pool_run(c->pool, backward_task, &j, ceil_div(rows, TILE_ROWS));
         if (dw)

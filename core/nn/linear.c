@@ -302,7 +302,7 @@ static void forward_many(struct forward_job *j)
 {
     int64_t used = 0;
     for (int k = 0; k < j->n_ops; k++)
-        used += packed_floats(j->c, j->ops[k].w->rows, j->ops[k].w->cols);
+        used += packed_floats(j->ops[k].w->rows, j->ops[k].w->cols);
     if (j->n_ops > 1 && used > PANEL_FLOATS) {
         for (int k = 0; k < j->n_ops; k++) {
             struct forward_job one = *j;
@@ -318,7 +318,7 @@ static void forward_many(struct forward_job *j)
         used = 0;
         for (int k = 0; k < j->n_ops; k++) {
             j->pieces[k] = piece_at(j->c, j->ops[k].w, first, used, PANEL_FLOATS);
-            used += packed_floats(j->c, j->pieces[k].n, j->ops[k].w->cols);
+            used += packed_floats(j->pieces[k].n, j->ops[k].w->cols);
             j->tiles[k] = tiles_cut(j->rows, j->pieces[k].n, GEMM_MAX_M, j->joint ? j->pieces[k].n : TILE_OUTPUTS,
                                     j->joint ? 1 : ceil_div(ENOUGH_TILES, j->n_ops));
             j->chunks[k + 1] = j->chunks[k] + j->tiles[k].count;
@@ -463,7 +463,7 @@ static void lora_backward(struct backward_job *j)
 void linear_backward(const struct compute *c, float *dx, const float *dy, const struct linear *op, const float *x, int64_t rows)
 {
     struct backward_job j = {.c = c, .op = op, .dx = dx, .dy = dy, .x = x, .rows = rows};
-    int64_t fit = PANEL_FLOATS / packed_floats(c, op->w->cols, 1);
+    int64_t fit = PANEL_FLOATS / packed_floats(op->w->cols, 1);
     for (int64_t first = 0; first < op->w->rows; first += j.panel.n) {
         j.panel = (struct panel){first, min_i64(fit, op->w->rows - first), NULL};
         j.panel.data = panel_pack_across(c, op->w, first, j.panel.n, c->panel);
@@ -505,7 +505,7 @@ void linear_weight_gradient(const struct compute *c, float *dw, const float *dy,
                             int64_t cols, int64_t first, int64_t n)
 {
     struct gradient_job j = {.c = c, .dw = dw, .dy = dy, .x = x, .outputs = outputs, .cols = cols, .first = first};
-    int64_t fit = PANEL_FLOATS / packed_floats(c, cols, 1);
+    int64_t fit = PANEL_FLOATS / packed_floats(cols, 1);
     j.tiles = tiles_cut(n, cols, GEMM_MAX_M, TILE_OUTPUTS, ENOUGH_TILES);
     for (; j.row < rows; j.row += j.n_rows) {
         j.n_rows = min_i64(fit, rows - j.row);

@@ -92,7 +92,8 @@ void linear_forward_split(const struct compute *c, float *const y[], const struc
  * x is the forward's input; it is read only for the LoRA gradients and may be NULL without them. */
 void linear_backward(const struct compute *c, float *dx, const float *dy, const struct linear *op, const float *x, int64_t rows);
 
-/* Uses the panel buffer. dw [w->rows, cols] += dy [rows, w->rows]^T x [rows, cols], for rows [first, first + n) of dw only (dw points at row `first`). */
+/* dw [outputs, cols] += dy [rows, outputs]^T x [rows, cols], for rows [first, first + n) of dw only; dw points at row `first`. Uses
+ * the panel buffer. */
 void linear_weight_gradient(const struct compute *c, float *dw, const float *dy, const float *x, int64_t rows, int64_t outputs,
                             int64_t cols, int64_t first, int64_t n);
 

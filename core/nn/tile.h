@@ -2,19 +2,8 @@
 #ifndef ESPALIER_NN_TILE_H
 #define ESPALIER_NN_TILE_H
 
-#include <stdint.h>
-
+#include "core/base/whole.h"
 #include "core/kernel/gemm.h"
-
-static inline int64_t ceil_div(int64_t a, int64_t b)
-{
-    return (a + b - 1) / b;
-}
-
-static inline int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 /* n split into `parts` runs whose lengths differ by at most `unit`, each a multiple of `unit` but the last. */
 static inline int64_t run_length(int64_t n, int64_t parts, int64_t unit)
