@@ -92,7 +92,8 @@ static int repair(struct decision *d, const struct repair_words *w, struct sessi
     double whole, cut, repaired;
     int64_t runs;
     int rc = -1;
-    if (calibration_read(&cal, w->calib, s->t, w->samples, w->seq_len, (uint64_t)o->seed, false, err) != 0 ||
+    if (repair_check(&s->m, d->dropped, d->n, err) != 0 ||
+        calibration_read(&cal, w->calib, s->t, w->samples, w->seq_len, (uint64_t)o->seed, false, err) != 0 ||
         eval_text_open(&text, s, w->text, &w->how, err) != 0 || judge(&whole, &text, &cal, s, cli, err) != 0 ||
         model_drop(&s->m, d->dropped, d->n, err) != 0 || judge(&cut, &text, &cal, s, cli, err) != 0)
         goto done;
@@ -120,17 +121,13 @@ static double repaired_ppl(const struct decision *d, const char *key)
 
 static void report(struct cli *cli, const struct decision *d, const char *out)
 {
-    json_t *list = json_array();
     char name[UNIT_NAME];
     bool halves = false;
-    for (int64_t i = 0; i < d->n; i++) {
-        bool half = d->dropped[i].parts != PARTS_ALL;
-        halves |= half;
-        json_array_append_new(list, half ? json_string(unit_name(name, d->dropped[i])) : json_integer(d->dropped[i].block));
-    }
-    json_object_update_new(cli->result, json_pack("{so sI sI ss sI sO*}", "dropped", list, "keep_first", (json_int_t)d->keep_first,
-                                                  "keep_last", (json_int_t)d->keep_last, "out", out, "params_after",
-                                                  (json_int_t)model_params(d->m), "repair", d->repair));
+    for (int64_t i = 0; i < d->n; i++)
+        halves |= d->dropped[i].parts != PARTS_ALL;
+    json_object_update_new(cli->result, json_pack("{so sI sI ss sI sO*}", "dropped", plan_units(d->dropped, d->n), "keep_first",
+                                                  (json_int_t)d->keep_first, "keep_last", (json_int_t)d->keep_last, "out", out,
+                                                  "params_after", (json_int_t)model_params(d->m), "repair", d->repair));
     if (!isnan(d->cut_swap))
         json_object_set_new(cli->result, "cut_swap", json_real(d->cut_swap));
     if (!cli->out || cli->json)

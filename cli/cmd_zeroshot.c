@@ -251,7 +251,8 @@ int cmd_eval_zeroshot(struct cli *cli, struct err *err)
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     rc = -1;
-    if (check_words(&w, &o, err) != 0 || read_tasks(&w, err) != 0 || session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
+    if (check_words(&w, &o, err) != 0 || read_tasks(&w, err) != 0 ||
+        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) != 0)
         goto done;
     if ((w.samples_out && file_writer_open(&w.samples, w.samples_out, err) != 0) || make_variants(&w, &s.m, err) != 0 ||
         run_tasks(&w, &s, cli, err) != 0)

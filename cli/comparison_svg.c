@@ -312,7 +312,7 @@ void plot_scores(FILE *f, const struct comparison *k, int64_t criterion, int64_t
     if ((marked = mem_alloc((size_t)s->n, 2 * sizeof *marked, &none))) { /* without memory nothing stands out */
         for (int64_t i = 0; i < s->n; i++) {
             marked[i] = variant_drops(v, s->unit[i]);
-            marked[s->n + i] = s->unit[i].block < k->keep_first || s->unit[i].block >= s->model_blocks - k->keep_last;
+            marked[s->n + i] = !scores_may_go(s, i, k->keep_first, k->keep_last);
         }
         r.dropped = marked;
         r.protected_ = marked + s->n;

@@ -146,7 +146,7 @@ static int sheet_scores(struct sheet *s, const struct experiment *e, struct err 
     mark_dropped(s, json_object_get(e->prune, "dropped"));
     int64_t first = (int64_t)number(e->prune, "keep_first"), last = (int64_t)number(e->prune, "keep_last");
     for (int64_t k = 0; k < n; k++)
-        s->protected_[k] = s->scores.unit[k].block < first || s->scores.unit[k].block >= s->scores.model_blocks - last;
+        s->protected_[k] = !scores_may_go(&s->scores, k, first, last);
     struct err none = {0};
     const struct criterion *criterion = criterion_find(s->scores.criterion, &none);
     s->r.criterion = s->scores.criterion;

@@ -13,18 +13,13 @@ int plan_count(int64_t *count, double ratio, int64_t n, struct err *err)
     return 0;
 }
 
-static bool may_go(const struct scores *s, int64_t i, int64_t keep_first, int64_t keep_last)
-{
-    return s->unit[i].block >= keep_first && s->unit[i].block < s->model_blocks - keep_last;
-}
-
 /* The first unit of the closest window of `count` units that may all go, or -1. */
 static int64_t closest_window(const struct scores *s, int64_t count, int64_t keep_first, int64_t keep_last)
 {
     const double *distance = s->distance + count * s->n;
     int64_t best = -1;
     for (int64_t i = 0; i + count <= s->n; i++)
-        if (may_go(s, i, keep_first, keep_last) && may_go(s, i + count - 1, keep_first, keep_last) &&
+        if (scores_may_go(s, i, keep_first, keep_last) && scores_may_go(s, i + count - 1, keep_first, keep_last) &&
             (best < 0 || distance[i] < distance[best]))
             best = i;
     return best;
@@ -60,13 +55,11 @@ double plan_cut_swap(const struct scores *s, int64_t count, int64_t keep_first, 
     return p;
 }
 
-static json_t *unit_list(const struct unit *units, int64_t n)
+json_t *plan_units(const struct unit *units, int64_t n)
 {
     json_t *list = json_array();
-    char name[UNIT_NAME];
     for (int64_t i = 0; i < n; i++)
-        json_array_append_new(list,
-                              units[i].parts == PARTS_ALL ? json_integer(units[i].block) : json_string(unit_name(name, units[i])));
+        json_array_append_new(list, unit_json(units[i]));
     return list;
 }
 
@@ -95,7 +88,7 @@ int plan_write(const char *path, const struct model *m, const struct unit *dropp
         json_array_append_new(kept, json_integer(m->order[k]));
         json_object_set_new(map, old, json_integer(k));
     }
-    json_t *root = json_pack("{so so so so ss* ss* sO* sI sI ss}", "kept", kept, "dropped", unit_list(dropped, n), "map", map,
+    json_t *root = json_pack("{so so so so ss* ss* sO* sI sI ss}", "kept", kept, "dropped", plan_units(dropped, n), "map", map,
                              "zeroed", zeroed_tensors(m), "criterion", criterion, "scores_sha256", scores_sha256, "repair", repair,
                              "params_before", (json_int_t)before, "params_after", (json_int_t)after, "model_hash", m->hash);
     json_object_update_missing(root, (json_t *)facts);

@@ -5,6 +5,7 @@
 
 #include "core/nn/tile.h"
 #include "prune/gram.h"
+#include "prune/streams.h"
 
 enum {
     CHUNK_ROWS = 1280, /* through a block at once */
@@ -175,16 +176,14 @@ static int repair_run(struct repair *r, int64_t slot, int64_t *end, struct err *
     return 0;
 }
 
-static int check(struct repair *r, const struct unit *dropped, int64_t n, struct err *err)
+int repair_check(const struct model *m, const struct unit *dropped, int64_t n, struct err *err)
 {
     for (int64_t i = 0; i < n; i++) {
         if (dropped[i].parts != PARTS_ALL)
             return err_set(err, "--repair linear makes up for whole blocks, not for halves of them");
-        if (dropped[i].block >= 0 && dropped[i].block < r->m->cfg.n_blocks)
-            r->gone[dropped[i].block] = true; /* what is out of range, model_drop refuses */
+        if (dropped[i].block == m->order[0])
+            return err_set(err, "--repair linear: no block before block %lld could make up for it", (long long)m->order[0]);
     }
-    if (is_gone(r, 0))
-        return err_set(err, "--repair linear: no block before block %lld could make up for it", (long long)r->m->order[0]);
     return 0;
 }
 
@@ -195,10 +194,13 @@ int repair_linear(struct model *m, const struct compute *c, const struct unit *d
     int64_t per_chunk = CHUNK_ROWS / cal->len > 0 ? CHUNK_ROWS / cal->len : 1, chunk = min_i64(per_chunk, cal->n) * cal->len;
     int rc = -1;
     *n_runs = 0;
-    if (bind(&r, err) != 0 || check(&r, dropped, n, err) != 0 ||
+    if (repair_check(m, dropped, n, err) != 0 || streams_fit(cal, 4, m->cfg.dim, err) != 0 || bind(&r, err) != 0 ||
         lm_open(&r.lm, m, c, NULL, chunk, chunk / cal->len, cal->len, err) != 0 ||
         lm_embed(&r.lm, r.whole, cal->ids, r.rows, err) != 0)
         goto done;
+    for (int64_t i = 0; i < n; i++)
+        if (dropped[i].block >= 0 && dropped[i].block < m->cfg.n_blocks) /* what is out of range, model_drop refuses */
+            r.gone[dropped[i].block] = true;
     memcpy(r.cut, r.whole, (size_t)(r.rows * r.dim) * sizeof *r.cut);
     progress_begin(progress, "repairing", m->n_order, "blocks");
     for (int64_t slot = 0, end; slot < m->n_order; slot = end) {

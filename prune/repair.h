@@ -17,4 +17,7 @@
 int repair_linear(struct model *m, const struct compute *c, const struct unit *dropped, int64_t n, const struct calibration *cal,
                   double alpha, int64_t *n_runs, struct progress *progress, struct err *err);
 
+/* Whether these units can be made up for: whole blocks, and a block before each. m still has all its blocks. */
+int repair_check(const struct model *m, const struct unit *dropped, int64_t n, struct err *err);
+
 #endif

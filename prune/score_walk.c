@@ -46,8 +46,7 @@ static int64_t rounds(const struct walk *w)
 /* Whether the greedy search may take a unit out. */
 static bool is_up(const struct walk *w, int64_t unit)
 {
-    int64_t block = w->units->unit[unit].block;
-    return block >= w->r->keep_first && block < w->units->model_blocks - w->r->keep_last;
+    return scores_may_go(w->units, unit, w->r->keep_first, w->r->keep_last);
 }
 
 /* Whether a variant without this unit is tried in this round. */

@@ -7,6 +7,7 @@
 #include "core/model/backprop.h"
 #include "core/model/stream.h"
 #include "core/nn/tile.h"
+#include "prune/streams.h"
 
 enum { NORM_ATTN = PROJ_COUNT, NORM_FFN, TENSORS_PER_BLOCK };
 
@@ -291,7 +292,8 @@ int score_taylor(struct scores *s, const struct model *m, const struct compute *
     int rc = -1;
     s->samples = cal->n;
     s->targets = cal->len - 1;
-    if (scorer_open(&t.k, s, m, c, o, err) != 0 || lm_open(&t.lm, m, c, NULL, cal->n * cal->len, cal->n, cal->len, err) != 0 ||
+    if (streams_fit(cal, m->n_order + 1, m->cfg.dim, err) != 0 || scorer_open(&t.k, s, m, c, o, err) != 0 ||
+        lm_open(&t.lm, m, c, NULL, cal->n * cal->len, cal->n, cal->len, err) != 0 ||
         backprop_open(&t.bp, &t.lm, BACKPROP_RECOMPUTE, err) != 0)
         goto done;
     t.k.gradient = arena_alloc(arena, PANEL_FLOATS, sizeof(float), err);

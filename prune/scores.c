@@ -63,15 +63,18 @@ void scores_order(int64_t *order, const struct scores *s)
     }
 }
 
+bool scores_may_go(const struct scores *s, int64_t i, int64_t keep_first, int64_t keep_last)
+{
+    return s->unit[i].block >= keep_first && s->unit[i].block < s->model_blocks - keep_last;
+}
+
 int64_t scores_protected_order(int64_t *out, const struct scores *s, int64_t keep_first, int64_t keep_last)
 {
     int64_t n = 0;
     scores_order(out, s);
-    for (int64_t i = 0; i < s->n; i++) {
-        int64_t block = s->unit[out[i]].block;
-        if (block >= keep_first && block < s->model_blocks - keep_last)
+    for (int64_t i = 0; i < s->n; i++)
+        if (scores_may_go(s, out[i], keep_first, keep_last))
             out[n++] = out[i];
-    }
     return n;
 }
 

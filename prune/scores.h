@@ -48,11 +48,13 @@ void scores_free(struct scores *s);
 /* Whether any unit is half a block. */
 bool scores_sublayers(const struct scores *s);
 
+/* Whether unit i of s is of none of the first keep_first and the last keep_last blocks of the model. */
+bool scores_may_go(const struct scores *s, int64_t i, int64_t keep_first, int64_t keep_last);
+
 /* order [n]: positions in s->unit by ascending score; ties keep the earlier unit first. */
 void scores_order(int64_t *order, const struct scores *s);
 
-/* The order without units of the first keep_first and the last keep_last blocks of the model; returns how many are left. The
- * published scripts never drop the first 4 and the last 2 (Shortened LLaMA's "plus" heuristic). */
+/* The order of the units that may go; returns their number. The published scripts never drop the first 4 and the last 2 (Shortened LLaMA's "plus" heuristic). */
 int64_t scores_protected_order(int64_t *out, const struct scores *s, int64_t keep_first, int64_t keep_last);
 
 /* The probability that units at positions a and b of s->unit, of which a ranks before b, would rank the other way round on other
@@ -63,6 +65,9 @@ double scores_swap_probability(const struct scores *s, int64_t a, int64_t b, int
 
 /* Fills swap for every neighbour pair of the order. */
 int scores_bootstrap(struct scores *s, int64_t resamples, uint64_t seed, struct err *err);
+
+/* How units are listed in files: whole blocks as numbers, halves by name. */
+json_t *unit_json(struct unit u);
 
 /* Writes SCORES: .h5 by that ending, JSON otherwise. facts: a flat object recorded with them (version, model, arguments ...). */
 int scores_write(const char *path, const struct scores *s, const struct calibration *cal, const json_t *facts, struct err *err);

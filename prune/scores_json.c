@@ -21,8 +21,7 @@ static json_t *real_array(const double *v, int64_t n)
     return a;
 }
 
-/* Whole blocks are numbers, halves are names. */
-static json_t *unit_json(struct unit u)
+json_t *unit_json(struct unit u)
 {
     char name[UNIT_NAME];
     return u.parts == PARTS_ALL ? json_integer(u.block) : json_string(unit_name(name, u));

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/whole.h"
+#include "prune/streams.h"
 
 /* Rows that go through a block together: many, for its weights are decoded and packed once for them, but no more than have their
  * activations in ACTS_BYTES, unless that is too few. */
@@ -23,12 +24,8 @@ int sweep_open(struct sweep *s, const struct model *m, const struct compute *c, 
     *s = (struct sweep){.cal = cal, .progress = progress, .max_states = max_states, .rows = cal->n * len};
     s->state_floats = s->rows * m->cfg.dim;
     chunk = min_i64(chunk_rows(m, len), s->rows * max_states);
-    double need = (double)max_states * (double)s->state_floats * sizeof(float), have = (double)mem_available();
-    if (have > 0 && need > have)
-        return err_set(err,
-                       "the states of %lld x %lld calibration tokens take %.1f GiB, %.1f GiB are free: fewer --samples or a "
-                       "shorter --seq-len would fit",
-                       (long long)cal->n, (long long)len, need / (1 << 30), have / (1 << 30));
+    if (streams_fit(cal, max_states, m->cfg.dim, err) != 0)
+        return -1;
     s->states = mem_alloc((size_t)max_states, (size_t)s->state_floats * sizeof(float), err);
     if (!s->states || lm_open(&s->lm, m, c, lora, chunk, chunk / len, len, err) != 0) {
         sweep_close(s);

@@ -163,6 +163,76 @@ static void halves_are_zeroed_outputs(void **state)
     scores_free(&s);
 }
 
+/* ---- reductions ---- */
+
+static double reduced(const double *v, int64_t n, enum reduction r)
+{
+    double sum = 0, product = 1, most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += v[i];
+        product *= v[i];
+        most = fmax(most, v[i]);
+    }
+    return r == REDUCE_SUM ? sum : r == REDUCE_MEAN ? sum / (double)n : r == REDUCE_MAX ? most : product;
+}
+
+/* One tensor: |w|^power summed over each row's inputs, the rows reduced. A norm has one row a value. */
+static double naive_tensor(const struct fixture *f, const struct weight *w, const float *norm, int64_t power, enum reduction r)
+{
+    int64_t rows = w ? w->rows : f->m.cfg.dim, cols = w ? w->cols : 1;
+    double sums[256] = {0};
+    float row[256];
+    assert_true(rows <= 256 && cols <= 256);
+    for (int64_t i = 0; i < rows; i++) {
+        if (w)
+            weight_decode(&f->c, row, w, i, 1);
+        for (int64_t k = 0; k < cols; k++)
+            sums[i] += pow(fabs(w ? (double)row[k] : (double)norm[i]), (double)power);
+    }
+    return reduced(sums, rows, r);
+}
+
+/* Every pair of reductions and both powers; Taylor's scores take the same way from products with gradients. Powers are of float32
+ * numbers squared in float32: 2e-7 each. */
+static void reductions_by_formula(void **state)
+{
+    struct fixture *f = *state;
+    struct calibration cal = fixture_rows(f);
+    for (int way = 0; way < 32; way++) {
+        struct scores s;
+        struct score_options o = default_scoring;
+        o.weights = (struct weight_options){1 + way / 16, (enum reduction)(way / 4 % 4), (enum reduction)(way % 4), 1};
+        score_by(&s, "magnitude", &o, &f->m, &f->c, NULL, &cal);
+        for (int64_t b = 0; b < s.n; b++) {
+            const struct block *block = &f->m.blocks[b];
+            double v[PROJ_COUNT + 2];
+            for (int p = 0; p < PROJ_COUNT; p++)
+                v[p] = naive_tensor(f, &block->proj[p], NULL, o.weights.norm_power, o.weights.rows);
+            v[PROJ_COUNT] = naive_tensor(f, NULL, block->norm_attn, o.weights.norm_power, o.weights.rows);
+            v[PROJ_COUNT + 1] = naive_tensor(f, NULL, block->norm_ffn, o.weights.norm_power, o.weights.rows);
+            double want = reduced(v, PROJ_COUNT + 2, o.weights.tensors), off = fabs(s.score[b] - want);
+            if (!(off <= 1e-5 * fabs(want))) /* products of up to 256 roundings of 1e-7 */
+                fail_msg("way %d, block %lld: %g, expected %g", way, (long long)b, s.score[b], want);
+        }
+        scores_free(&s);
+    }
+}
+
+/* More calibration than there is memory is refused before any of it is touched. */
+static void too_much_calibration(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = {"ppl", "bi", "taylor"};
+    struct calibration cal = {.n = 1 << 20, .len = 1 << 14};
+    for (int i = 0; i < 3; i++) {
+        struct scores s;
+        struct err err = {0};
+        const struct criterion *k = criterion_find(names[i], &err);
+        assert_int_equal(score_run(&s, &k, 1, &default_scoring, &f->m, &f->c, NULL, &cal, NULL, NULL, &err), -1);
+        assert_non_null(strstr(err.msg, "are free"));
+    }
+}
+
 /* ---- formulas in float64, from the streams ---- */
 
 /* streams [n_blocks + 1][rows, dim] */
@@ -436,6 +506,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(greedy_is_plain_search),    ON_BOTH(greedy_with_protected_ends),
         ON_BOTH(together_is_apart),         ON_BOTH(halves_are_zeroed_outputs),
+        ON_BOTH(reductions_by_formula),     ON_BOTH(too_much_calibration),
         ON_BOTH(similarities_by_formula),   ON_BOTH(angular_proposes_a_window),
         ON_BOTH(repair_is_the_closed_form), ON_BOTH(repair_refuses),
         ON_BOTH(killed_and_resumed),        ON_BOTH(a_strange_partial_is_refused),
