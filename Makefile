@@ -7,7 +7,7 @@ WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpo
 DEFS     := -D_GNU_SOURCE
 STD      := -std=gnu11
 PACKAGES := gcc libc6-dev pkg-config python3-pip libopenblas0-pthread libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev \
-            libssl-dev libmicrohttpd-dev libcmocka-dev
+            libssl-dev libmicrohttpd-dev libcmocka-dev curl
 LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto libmicrohttpd
 
 MAKEFLAGS += -j$(shell nproc)
