@@ -30,6 +30,7 @@ struct cli {
 struct common {
     int64_t threads;
     int64_t seed;
+    enum precision precision; /* what `compute` names */
     const char *compute, *adapter, *drop, *tokenizer, *memory;
     bool hf_legacy, json, quiet, help;
 };

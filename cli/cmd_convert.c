@@ -48,7 +48,7 @@ static int synthesise(int64_t *params, struct cli *cli, const struct synth_words
         return err_usage(err, "--dtype %s: f32, f16, bf16 or f8_e4m3 was expected", w->dtype);
     if (w->shard_size && parse_bytes(&shard, "shard-size", w->shard_size, err) != 0)
         return -1;
-    if (compute_open(&c, (int)o->threads, err) != 0)
+    if (compute_open(&c, (int)o->threads, PRECISION_F32, err) != 0)
         return -1;
     int rc = dir_writer_open(&dir, w->out, w->force, err);
     if (rc == 0) {

@@ -10,7 +10,7 @@ void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t def
     *o = (struct common){.seed = default_seed, .compute = "f32"};
     struct opt opts[COMMON_OPTS] = {
         {OPT_INT, "threads", &o->threads, "N", "threads; 0 is one per processor"},
-        {OPT_STRING, "compute", &o->compute, "MODE", "arithmetic of the large products: f32"},
+        {OPT_STRING, "compute", &o->compute, "MODE", "of large products: f32, or bf16 with float32 sums"},
         {OPT_INT, "seed", &o->seed, "N", "seed of everything random"},
         {OPT_STRING, "adapter", &o->adapter, "DIR", "run with this LoRA adapter (a PEFT folder)"},
         {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks, or halves of them: 10.attn, 11.ffn"},
@@ -41,8 +41,8 @@ int command_parse(struct cli *cli, struct opt_words *words, const struct opt *ow
         return -1;
     if (words->n < min_words || words->n > max_words)
         return err_usage(err, "usage: espalier %s %s", cli->command, usage);
-    if (strcmp(common->compute, "f32"))
-        return err_usage(err, "--compute %s: f32 was expected", common->compute);
+    if (precision_named(&common->precision, common->compute, err) != 0)
+        return -1;
     if (common->threads < 0 || common->seed < 0)
         return err_usage(err, "--threads and --seed must not be negative");
     cli->json |= common->json;
@@ -93,7 +93,7 @@ int session_open(struct session *s, const struct common *o, const char *model, i
             goto fail;
         s->adapter = &s->lora;
     }
-    if (compute_open(&s->c, (int)o->threads, err) != 0)
+    if (compute_open(&s->c, (int)o->threads, o->precision, err) != 0)
         goto fail;
     return 0;
 fail:
@@ -116,9 +116,9 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
     for (int i = 0; i < cli->argc; i++)
         json_array_append_new(args, json_string(cli->argv[i]));
     json_t *path = json_string(s->m.path);
-    return json_pack("{ss ss so so ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
+    return json_pack("{ss ss so so ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
                      "arguments", args, "model", path ? path : json_string("(a path that is not UTF-8)"), "model_hash", s->m.hash,
-                     "dtype", model_dtype(&s->m), "compute", o->compute, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads",
-                     (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started,
-                     "peak_rss_bytes", (json_int_t)mem_peak_rss());
+                     "dtype", model_dtype(&s->m), "compute", o->compute, "products", s->c.gemm->name, "isa", s->c.rows->isa, "blas",
+                     gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
+                     clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
 }

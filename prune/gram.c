@@ -21,6 +21,6 @@ static void gram_task(void *arg, int64_t task, int worker)
 
 void gram_add(const struct compute *c, double *out, const double *a, const double *b, int64_t n, int64_t dim)
 {
-    struct gram_job j = {out, a, b, n, dim, tiles_cut(dim, dim, TILE, TILE, ENOUGH_TILES)};
+    struct gram_job j = {out, a, b, n, dim, tiles_cut(GEMM_UNIT_N, dim, dim, TILE, TILE, ENOUGH_TILES)};
     pool_run(c->pool, gram_task, &j, j.tiles.count);
 }

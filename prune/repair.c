@@ -140,7 +140,7 @@ static int map_weight(struct repair *r, struct block *b, struct err *err)
         return -1;
     }
     weight_decode(r->lm.c, old, w, 0, dim);
-    struct map_job j = {r, new, old, cols, tiles_cut(dim, cols, TILE, 2 * TILE, ENOUGH_TILES)};
+    struct map_job j = {r, new, old, cols, tiles_cut(GEMM_UNIT_N, dim, cols, TILE, 2 * TILE, ENOUGH_TILES)};
     pool_run(r->lm.c->pool, map_weight_task, &j, j.tiles.count);
     if (bias)
         gemm(r->lm.c, bias, 1, r->map, dim, b->bias[PROJ_DOWN], 1, dim, 1, dim, 1, 0, 0);
@@ -171,7 +171,7 @@ static int repair_run(struct repair *r, int64_t slot, int64_t *end, struct err *
     if (solve(r, err) != 0 || map_weight(r, b, err) != 0)
         return -1;
     memcpy(r->cut, r->rest, (size_t)(r->rows * r->dim) * sizeof *r->cut);
-    struct map_job j = {r, r->cut, r->ffn, 0, tiles_cut(r->rows, r->dim, TILE, 2 * TILE, ENOUGH_TILES)};
+    struct map_job j = {r, r->cut, r->ffn, 0, tiles_cut(GEMM_UNIT_N, r->rows, r->dim, TILE, 2 * TILE, ENOUGH_TILES)};
     pool_run(r->lm.c->pool, map_stream_task, &j, j.tiles.count);
     return 0;
 }

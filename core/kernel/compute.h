@@ -8,6 +8,7 @@
 #include "core/base/err.h"
 #include "core/base/mem.h"
 #include "core/base/pool.h"
+#include "core/kernel/gemm_kernels.h"
 #include "core/kernel/rows.h"
 
 enum {
@@ -18,14 +19,21 @@ enum {
 struct compute {
     struct pool *pool;
     const struct row_kernels *rows;
-    float **scratch; /* [pool_threads][SCRATCH_FLOATS] */
-    float *panel;    /* [PANEL_FLOATS] */
+    const struct gemm_kernels *gemm; /* of the large products */
+    float **scratch;                 /* [pool_threads][SCRATCH_FLOATS] */
+    float *panel;                    /* [PANEL_FLOATS] */
     struct arena arena;
 };
 
+/* What large products (gemm_packed) round their operands to; sums, and all else, are float32. */
+enum precision { PRECISION_F32, PRECISION_BF16 };
+
+/* "f32" or "bf16". */
+int precision_named(enum precision *p, const char *name, struct err *err);
+
 /* threads = 0: all processors. The instruction set is the best that the processor and the system support, or what the
- * environment variable ESPALIER_ISA names (portable, avx2, avx512). */
-int compute_open(struct compute *c, int threads, struct err *err);
+ * environment variable ESPALIER_ISA names: portable, avx2, avx512, or avx512_bf16 and amx, which are avx512 but for bf16. */
+int compute_open(struct compute *c, int threads, enum precision precision, struct err *err);
 void compute_close(struct compute *c);
 
 enum { GEMM_TRANS_A = 1, GEMM_TRANS_B = 2 };

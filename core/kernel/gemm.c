@@ -2,63 +2,61 @@
 
 #include <string.h>
 
-enum { MAX_K = 1024 }; /* of one round: nr columns of B stay in the second-level cache beside A */
-
 void gemm_pack_columns(const struct compute *c, float *b, const float *x, int64_t stride, int64_t p, int64_t n_rows, int64_t n,
                        int64_t k)
 {
-    int64_t nr = c->rows->nr;
+    const struct gemm_kernels *g = c->gemm;
+    int64_t nr = g->nr, even = round_up(k, min_i64(g->unit_k, 2)), whole = round_up(k, g->unit_k);
     for (int64_t j = 0; j < n; j += nr) {
-        int64_t width = min_i64(nr, n - j);
-        float *to = packed_at(b, j, k) + p * nr;
-        for (int64_t i = 0; i < n_rows; i++, to += nr) {
-            memcpy(to, x + i * stride + j, (size_t)width * sizeof *to);
-            memset(to + width, 0, (size_t)(nr - width) * sizeof *to);
-        }
+        g->pack_b_turned(packed_at(c, b, p, j, k), x + j, stride, min_i64(nr, n - j), n_rows);
+        if (p + n_rows == k)
+            memset(packed_at(c, b, even, j, k), 0, (size_t)((whole - even) * nr * g->b_bytes));
     }
 }
 
 /* A [m, k] by mr rows into `out`. */
-static void pack_rows(const struct compute *c, float *out, const float *a, int64_t row_stride, int64_t col_stride, int64_t m,
+static void pack_rows(const struct gemm_kernels *g, char *out, const float *a, int64_t row_stride, int64_t col_stride, int64_t m,
                       int64_t k)
 {
-    int64_t mr = c->rows->mr;
-    for (int64_t i = 0; i < m; i += mr, out += mr * k) {
-        int64_t n = min_i64(mr, m - i);
-        if (col_stride == 1) {
-            c->rows->pack_a(out, a + i * row_stride, row_stride, n, k);
-            continue;
-        }
-        for (int64_t p = 0; p < k; p++) {
-            memcpy(out + p * mr, a + p * col_stride + i, (size_t)n * sizeof *out);
-            memset(out + p * mr + n, 0, (size_t)(mr - n) * sizeof *out);
-        }
+    size_t step = (size_t)(g->mr * round_up(k, g->unit_k) * g->a_bytes);
+    for (int64_t i = 0; i < m; i += g->mr, out += step) {
+        if (col_stride == 1)
+            g->pack_a(out, a + i * row_stride, row_stride, min_i64(g->mr, m - i), k);
+        else
+            g->pack_a_turned(out, a + i, col_stride, min_i64(g->mr, m - i), k);
     }
 }
 
-/* C [m, n] (+)= packed A [m, k] times rows [p, p + k) of B. */
-static void multiply(const struct compute *c, const struct product *x, int64_t row, const float *packed, int64_t m, int64_t p,
+/* C [m, n] (+)= packed A [m, k] times rows [p, p + k) of B; k is rounded up. */
+static void multiply(const struct gemm_kernels *g, const struct product *x, int64_t row, const char *packed, int64_t m, int64_t p,
                      int64_t k)
 {
-    int64_t mr = c->rows->mr, nr = c->rows->nr;
-    for (int64_t j = 0; j < x->n; j += nr)
-        for (int64_t i = 0; i < m; i += mr)
-            c->rows->gemm_tile(x->C + (row + i) * x->ldc + j, x->ldc, packed + i * k, x->b.data + j * x->b.k + p * nr, k,
-                               min_i64(mr, m - i), min_i64(nr, x->n - j), x->accumulate || p > 0);
+    for (int64_t j = 0; j < x->n; j += g->nr) {
+        const char *b = (const char *)x->b.data + g->b_bytes * (j * x->b.k + p * g->nr);
+        for (int64_t i = 0; i < m; i += g->mr)
+            g->tile(x->C + (row + i) * x->ldc + j, x->ldc, packed + i * k * g->a_bytes, b, k, min_i64(g->mr, m - i),
+                    min_i64(g->nr, x->n - j), x->accumulate || p > 0);
+    }
 }
 
 void gemm_packed(const struct compute *c, int worker, const struct product *products, int n_products, const float *a,
                  int64_t row_stride, int64_t col_stride, int64_t m, int64_t k)
 {
-    int64_t mr = c->rows->mr, rounds = ceil_div(k, MAX_K), step = ceil_div(k, rounds);
-    float *packed = c->scratch[worker];
+    const struct gemm_kernels *g = c->gemm;
+    int64_t rounds = ceil_div(k, g->max_k), step = round_up(ceil_div(k, rounds), g->unit_k);
+    int64_t room = GEMM_A_FLOATS * (int64_t)sizeof(float) / g->a_bytes;
+    char *packed = (char *)c->scratch[worker];
+    if (g->enter)
+        g->enter();
     for (int64_t p = 0; p < k; p += step) {
-        int64_t kp = min_i64(step, k - p), rows = min_i64(m, GEMM_A_FLOATS / kp / mr * mr);
+        int64_t kp = min_i64(step, k - p), whole = round_up(kp, g->unit_k), rows = min_i64(m, room / whole / g->mr * g->mr);
         for (int64_t i = 0; i < m; i += rows) {
             int64_t mi = min_i64(rows, m - i);
-            pack_rows(c, packed, a + i * row_stride + p * col_stride, row_stride, col_stride, mi, kp);
+            pack_rows(g, packed, a + i * row_stride + p * col_stride, row_stride, col_stride, mi, kp);
             for (int x = 0; x < n_products; x++)
-                multiply(c, &products[x], i, packed, mi, p, kp);
+                multiply(g, &products[x], i, packed, mi, p, whole);
         }
     }
+    if (g->leave)
+        g->leave();
 }

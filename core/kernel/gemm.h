@@ -1,4 +1,4 @@
-/* Large matrix products in float32 over a packed right-hand side. OpenBLAS packs both operands again for every call; here B, decoded
+/* Large matrix products over a packed right-hand side, with float32 sums of float32 or bf16 numbers. OpenBLAS packs both operands again for every call; here B, decoded
  * weights as a rule, is packed once for all rows that meet it, and A once per block of rows. Each result is the sum over k in one
  * order wherever it lies in C, so it depends neither on the other rows nor on how the work is cut. */
 #ifndef ESPALIER_KERNEL_GEMM_H
@@ -8,44 +8,49 @@
 #include "core/kernel/compute.h"
 
 enum {
-    GEMM_UNIT_M = 12, /* cut C at multiples of these, and no tile is half empty whatever the instruction set */
-    GEMM_UNIT_N = 32,
-    GEMM_MAX_M = 168,                   /* rows of C that one call takes at most */
+    GEMM_UNIT_N = 32,                   /* cut B at multiples of it, and no group of columns is half empty whatever the kernels */
     GEMM_A_FLOATS = SCRATCH_FLOATS / 2, /* of the worker's scratch hold A; the other half is free for the caller */
+    GEMM_MIN_K = 16,                    /* bf16 rounds sums up to 32 halves of a float */
 };
 
-/* Room for B [n columns, k] when it is packed, in floats: by whole GEMM_UNIT_N, so that what fits does not depend on the instruction
- * set. */
+/* Room for B [n columns, k] when it is packed, in floats. What fits does not depend on the kernels. */
 static inline int64_t packed_floats(int64_t n, int64_t k)
 {
-    return ceil_div(n, GEMM_UNIT_N) * GEMM_UNIT_N * k;
+    return round_up(n, GEMM_UNIT_N) * (k > GEMM_MIN_K ? k : GEMM_MIN_K);
 }
 
-/* Where the group of nr columns that holds column j (a multiple of nr) begins. */
-static inline float *packed_at(float *b, int64_t j, int64_t k)
+/* How many columns of B [n, k], by whole GEMM_UNIT_N, fit into `floats` when packed. */
+static inline int64_t packed_columns(int64_t floats, int64_t k)
 {
-    return b + j * k;
+    return floats / packed_floats(1, k) * GEMM_UNIT_N;
 }
 
-/* Packs columns [j, j + nr) of B = X^T, that is rows of X [nr, k]: all but the last group must be whole. */
-static inline void gemm_pack_rows(const struct compute *c, float *b, const float *x, int64_t stride, int64_t j, int64_t n,
-                                  int64_t k)
+/* How many rows of B [k, n] fit into `floats` when packed. */
+static inline int64_t packed_rows(int64_t floats, int64_t n)
 {
-    c->rows->pack_b(packed_at(b, j, k), x, stride, n, k);
+    return floats / packed_floats(n, GEMM_MIN_K) * GEMM_MIN_K;
 }
 
-/* Packs rows [p, p + n_rows) of B = X, X [k, n]: x points at row p, `stride` floats apart. */
+/* Where element (p, j) of a packed B [k, n] lies; j is a multiple of nr, p even. */
+static inline char *packed_at(const struct compute *c, float *b, int64_t p, int64_t j, int64_t k)
+{
+    const struct gemm_kernels *g = c->gemm;
+    return (char *)b + g->b_bytes * (j * round_up(k, g->unit_k) + p * g->nr);
+}
+
+/* Packs rows [p, p + n_rows) of B = X, X [k, n]: x points at row p, `stride` floats apart. p is even, and so is n_rows unless these
+ * are the last. */
 void gemm_pack_columns(const struct compute *c, float *b, const float *x, int64_t stride, int64_t p, int64_t n_rows, int64_t n,
                        int64_t k);
 
-/* Packed columns from j (a multiple of nr) and rows from p on, of a B that was packed with k rows. */
+/* Packed columns from j (a multiple of nr) and rows from p on, of a B that was packed with k rows. p is a multiple of 32. */
 struct packed {
-    const float *data;
-    int64_t k;
+    const void *data;
+    int64_t k; /* rounded up */
 };
 static inline struct packed packed_part(const struct compute *c, const float *b, int64_t j, int64_t p, int64_t k)
 {
-    return (struct packed){b + j * k + p * c->rows->nr, k};
+    return (struct packed){packed_at(c, (float *)b, p, j, k), round_up(k, c->gemm->unit_k)};
 }
 
 /* One product with a shared A: C [m, n] = A B, or += with accumulate. */
@@ -57,7 +62,7 @@ struct product {
     bool accumulate;
 };
 
-/* n_products products with one A, which is packed once for all; m <= GEMM_MAX_M. Element (i, p) of A lies at
+/* n_products products with one A, which is packed once for all; m <= max_m of the kernels. Element (i, p) of A lies at
  * a[i * row_stride + p * col_stride], where one of the strides is 1. Uses the first half of the worker's scratch. */
 void gemm_packed(const struct compute *c, int worker, const struct product *products, int n_products, const float *a,
                  int64_t row_stride, int64_t col_stride, int64_t m, int64_t k);

@@ -49,13 +49,8 @@ struct row_kernels {
     /* y[i] = scale times a standard normal number that depends on key and i alone; the same bits from every instruction set. */
     void (*gaussian)(float *y, uint64_t key, float scale, int64_t n);
 
-    /* Products of packed operands, see core/kernel/gemm.h. A is packed by mr rows: [k][mr]; B by nr columns: [k][nr]. */
-    int mr, nr;
-    /* C [m, n] = a b, or += with accumulate, for m <= mr and n <= nr. */
-    void (*gemm_tile)(float *C, int64_t ldc, const float *a, const float *b, int64_t k, int64_t m, int64_t n, bool accumulate);
-    /* out = n rows x [n, k], `stride` floats apart, packed; missing rows (n < mr, n < nr) become zeros. */
-    void (*pack_a)(float *out, const float *x, int64_t stride, int64_t n, int64_t k);
-    void (*pack_b)(float *out, const float *x, int64_t stride, int64_t n, int64_t k);
+    /* Products of packed matrices: with the operands as they are, and with both rounded to bf16 first. */
+    const struct gemm_kernels *f32, *bf16;
 };
 
 extern const struct row_kernels rows_portable;

@@ -6,10 +6,13 @@
 #include "core/nn/block.h"
 #include "core/nn/tile.h"
 
-enum {
-    TILE_ROWS = 84,
-    TILE_VOCAB = 1536, /* TILE_ROWS x TILE_VOCAB logits fit into the half of a worker's scratch that gemm_packed leaves */
-};
+enum { TILE_VOCAB = 1536 };
+
+/* Rows whose TILE_VOCAB logits fit into the half of a worker's scratch that gemm_packed leaves. */
+static int64_t tile_rows(const struct compute *c)
+{
+    return (SCRATCH_FLOATS - GEMM_A_FLOATS) / TILE_VOCAB / c->gemm->mr * c->gemm->mr;
+}
 
 int head_acts_bind(struct head_acts *a, struct arena *arena, const struct head *h, int64_t rows, struct err *err)
 {
@@ -96,7 +99,7 @@ void head_nll(const struct compute *c, float *nll, const struct head *h, struct 
     norm_forward(c, a->x, a->r, x, h->norm, h->eps, rows, h->w.cols);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
         j.panel = panel_pack(c, &h->w, first, PANEL_FLOATS);
-        j.tiles = tiles_cut(rows, j.panel.n, TILE_ROWS, TILE_VOCAB, ENOUGH_TILES);
+        j.tiles = tiles_cut(c->gemm->mr, rows, j.panel.n, tile_rows(c), TILE_VOCAB, ENOUGH_TILES);
         pool_run(c->pool, nll_task, &j, j.tiles.count);
         fold_panel(&j);
     }
@@ -121,7 +124,7 @@ static void logit_gradients(const struct job *j, float *s, int64_t row, int64_t 
 static void backward_task(void *arg, int64_t task, int worker)
 {
     struct job *j = arg;
-    int64_t cols = j->h->w.cols, i = task * TILE_ROWS, m = min_i64(TILE_ROWS, j->rows - i);
+    int64_t cols = j->h->w.cols, step = tile_rows(j->c), i = task * step, m = min_i64(step, j->rows - i);
     for (int64_t v = 0; v < j->panel.n; v += TILE_VOCAB) {
         int64_t n = min_i64(TILE_VOCAB, j->panel.n - v);
         float *s = logits(j, worker, i, v, m, n);
@@ -136,7 +139,7 @@ static void weight_task(void *arg, int64_t task, int worker)
 {
     struct job *j = arg;
     enum { STRIP = 128 };
-    int64_t cols = j->h->w.cols, v = task * STRIP, n = min_i64(STRIP, j->panel.n - v), step = TILE_ROWS;
+    int64_t cols = j->h->w.cols, v = task * STRIP, n = min_i64(STRIP, j->panel.n - v), step = tile_rows(j->c);
     for (int64_t i = 0; i < j->rows; i += step) {
         int64_t m = min_i64(step, j->rows - i);
         float *s = logits(j, worker, i, v, m, n);
@@ -153,9 +156,9 @@ void head_backward(const struct compute *c, float *dx, float *dw, float *dnorm, 
     int64_t half = PANEL_FLOATS / 2; /* for each way of packing */
     memset(d_normed, 0, bytes);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
-        j.panel = panel_pack(c, &h->w, first, half / packed_floats(h->w.cols, 1) * h->w.cols);
+        j.panel = panel_pack(c, &h->w, first, packed_rows(half, h->w.cols) * h->w.cols);
         j.across = panel_pack_across(c, &h->w, first, j.panel.n, c->panel + half);
-        pool_run(c->pool, backward_task, &j, ceil_div(rows, TILE_ROWS));
+        pool_run(c->pool, backward_task, &j, ceil_div(rows, tile_rows(c)));
         if (dw)
             pool_run(c->pool, weight_task, &j, ceil_div(j.panel.n, 128));
     }

@@ -78,17 +78,18 @@ static void pack_task(void *arg, int64_t task, int worker)
     const struct fill_job *j = arg;
     const struct piece *p = piece_of(j, task);
     const struct weight *w = p->w;
-    int64_t nr = j->c->rows->nr, i = (task - p->first_task) * nr, n = min_i64(nr, p->n - i);
-    float *out = p->room + i * w->cols, *rows = j->c->scratch[worker];
+    const struct gemm_kernels *g = j->c->gemm;
+    int64_t i = (task - p->first_task) * g->nr, n = min_i64(g->nr, p->n - i);
+    float *rows = j->c->scratch[worker];
     if (is_plain(w)) {
-        j->c->rows->pack_b(out, plain_row(w, p->first + i), w->cols, n, w->cols);
+        g->pack_b(packed_at(j->c, p->room, 0, i, w->cols), plain_row(w, p->first + i), w->cols, n, w->cols);
         return;
     }
     for (int64_t col = 0; col < w->cols; col += PACK_COLS) {
         int64_t k = min_i64(PACK_COLS, w->cols - col);
         for (int64_t r = 0; r < n; r++)
             decode_part(j->c, rows + r * PACK_COLS, w, p->first + i + r, col, k);
-        j->c->rows->pack_b(out + col * nr, rows, PACK_COLS, n, k);
+        g->pack_b(packed_at(j->c, p->room, col, i, w->cols), rows, PACK_COLS, n, k);
     }
 }
 
@@ -107,7 +108,7 @@ static void fill_pieces(const struct compute *c, struct piece *pieces, int n, po
  * GEMM_UNIT_N rows, or all that is left. */
 static struct piece piece_at(const struct compute *c, const struct weight *w, int64_t first, int64_t used, int64_t size)
 {
-    int64_t left = w->rows - first, fit = (size - used) / w->cols / GEMM_UNIT_N * GEMM_UNIT_N;
+    int64_t left = w->rows - first, fit = packed_columns(size - used, w->cols);
     return (struct piece){.w = w, .first = first, .n = min_i64(left, fit > 0 ? fit : GEMM_UNIT_N), .room = c->panel + used};
 }
 
@@ -123,7 +124,7 @@ struct panel panel_load(const struct compute *c, const struct weight *w, int64_t
 struct panel panel_pack(const struct compute *c, const struct weight *w, int64_t first, int64_t size)
 {
     struct piece p = piece_at(c, w, first, 0, size);
-    fill_pieces(c, &p, 1, pack_task, c->rows->nr);
+    fill_pieces(c, &p, 1, pack_task, c->gemm->nr);
     return (struct panel){first, p.n, p.room};
 }
 
@@ -152,7 +153,7 @@ static void across_task(void *arg, int64_t task, int worker)
 
 const float *panel_pack_across(const struct compute *c, const struct weight *w, int64_t first, int64_t n, float *room)
 {
-    struct across_job j = {c, w, {first, n, room}, room, min_i64(DECODE_ROWS, SCRATCH_FLOATS / w->cols)};
+    struct across_job j = {c, w, {first, n, room}, room, min_i64(DECODE_ROWS, SCRATCH_FLOATS / w->cols / 2 * 2)};
     pool_run(c->pool, across_task, &j, ceil_div(n, j.rows));
     return room;
 }
@@ -313,17 +314,17 @@ static void forward_many(struct forward_job *j)
         }
         return;
     }
-    j->joint = ceil_div(j->rows, GEMM_MAX_M) >= ENOUGH_TILES;
+    j->joint = ceil_div(j->rows, j->c->gemm->max_m) >= ENOUGH_TILES;
     for (int64_t first = 0; first < j->ops[0].w->rows; first += j->pieces[0].n) { /* one round for ops side by side */
         used = 0;
         for (int k = 0; k < j->n_ops; k++) {
             j->pieces[k] = piece_at(j->c, j->ops[k].w, first, used, PANEL_FLOATS);
             used += packed_floats(j->pieces[k].n, j->ops[k].w->cols);
-            j->tiles[k] = tiles_cut(j->rows, j->pieces[k].n, GEMM_MAX_M, j->joint ? j->pieces[k].n : TILE_OUTPUTS,
-                                    j->joint ? 1 : ceil_div(ENOUGH_TILES, j->n_ops));
+            j->tiles[k] = tiles_cut(j->c->gemm->mr, j->rows, j->pieces[k].n, j->c->gemm->max_m,
+                                    j->joint ? j->pieces[k].n : TILE_OUTPUTS, j->joint ? 1 : ceil_div(ENOUGH_TILES, j->n_ops));
             j->chunks[k + 1] = j->chunks[k] + j->tiles[k].count;
         }
-        fill_pieces(j->c, j->pieces, j->n_ops, pack_task, j->c->rows->nr);
+        fill_pieces(j->c, j->pieces, j->n_ops, pack_task, j->c->gemm->nr);
         pool_run(j->c->pool, tile_task, j, j->chunks[j->joint ? 1 : j->n_ops]);
     }
 }
@@ -463,11 +464,11 @@ static void lora_backward(struct backward_job *j)
 void linear_backward(const struct compute *c, float *dx, const float *dy, const struct linear *op, const float *x, int64_t rows)
 {
     struct backward_job j = {.c = c, .op = op, .dx = dx, .dy = dy, .x = x, .rows = rows};
-    int64_t fit = PANEL_FLOATS / packed_floats(op->w->cols, 1);
+    int64_t fit = packed_rows(PANEL_FLOATS, op->w->cols);
     for (int64_t first = 0; first < op->w->rows; first += j.panel.n) {
         j.panel = (struct panel){first, min_i64(fit, op->w->rows - first), NULL};
         j.panel.data = panel_pack_across(c, op->w, first, j.panel.n, c->panel);
-        j.tiles = tiles_cut(rows, op->w->cols, GEMM_MAX_M, TILE_OUTPUTS, ENOUGH_TILES);
+        j.tiles = tiles_cut(c->gemm->mr, rows, op->w->cols, c->gemm->max_m, TILE_OUTPUTS, ENOUGH_TILES);
         pool_run(c->pool, input_task, &j, j.tiles.count);
     }
     if (has_lora(op))
@@ -505,8 +506,8 @@ void linear_weight_gradient(const struct compute *c, float *dw, const float *dy,
                             int64_t cols, int64_t first, int64_t n)
 {
     struct gradient_job j = {.c = c, .dw = dw, .dy = dy, .x = x, .outputs = outputs, .cols = cols, .first = first};
-    int64_t fit = PANEL_FLOATS / packed_floats(cols, 1);
-    j.tiles = tiles_cut(n, cols, GEMM_MAX_M, TILE_OUTPUTS, ENOUGH_TILES);
+    int64_t fit = packed_rows(PANEL_FLOATS, cols);
+    j.tiles = tiles_cut(c->gemm->mr, n, cols, c->gemm->max_m, TILE_OUTPUTS, ENOUGH_TILES);
     for (; j.row < rows; j.row += j.n_rows) {
         j.n_rows = min_i64(fit, rows - j.row);
         pool_run(c->pool, pack_x_task, &j, ceil_div(j.n_rows, DECODE_ROWS));

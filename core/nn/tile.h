@@ -1,4 +1,4 @@
-/* Cutting a matrix into tiles, one task each. The cut depends on the shape alone, never on the number of threads. */
+/* Cutting a matrix into tiles, one task each. The cut depends on shape and kernels, never on the number of threads. */
 #ifndef ESPALIER_NN_TILE_H
 #define ESPALIER_NN_TILE_H
 
@@ -22,13 +22,14 @@ struct tiles {
 };
 
 /* Tiles of at most max_m x max_n, made smaller (down to about 64 x 96) until there are `enough` to keep several threads busy.
- * Small tiles cost: the operands are packed for each. Tiles begin at multiples of GEMM_UNIT_M and GEMM_UNIT_N. */
-static inline struct tiles tiles_cut(int64_t m, int64_t n, int64_t max_m, int64_t max_n, int64_t enough)
+ * Small tiles cost: the operands are packed for each. Tiles begin at multiples of unit_m, the
+ * kernels' mr, and of GEMM_UNIT_N. */
+static inline struct tiles tiles_cut(int64_t unit_m, int64_t m, int64_t n, int64_t max_m, int64_t max_n, int64_t enough)
 {
     enum { MIN_M = 64, MIN_N = 96 };
     int64_t pm = ceil_div(m, max_m), pn = ceil_div(n, max_n);
     for (;;) {
-        int64_t tm = run_length(m, pm, GEMM_UNIT_M), tn = run_length(n, pn, GEMM_UNIT_N);
+        int64_t tm = run_length(m, pm, unit_m), tn = run_length(n, pn, GEMM_UNIT_N);
         if (pm * pn >= enough || (tm <= MIN_M && tn <= MIN_N))
             return (struct tiles){m, n, tm, tn, ceil_div(n, tn), ceil_div(m, tm) * ceil_div(n, tn)};
         if (tn <= MIN_N || (tm > MIN_M && tm >= tn))

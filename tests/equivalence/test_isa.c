@@ -17,10 +17,10 @@ static int find_levels(void **state)
     n_levels = levels_of_machine(levels);
     assert_ptr_equal(levels[0], &rows_portable);
     setenv("ESPALIER_ISA", "avx1024", 1);
-    assert_int_equal(compute_open(&cp, 1, &why), -1);
+    assert_int_equal(compute_open(&cp, 1, PRECISION_F32, &why), -1);
     assert_int_equal(why.code, ERR_USAGE);
     unsetenv("ESPALIER_ISA");
-    OK(compute_open(&cp, 1, &err)); /* unforced, the best one is taken */
+    OK(compute_open(&cp, 1, PRECISION_F32, &err)); /* unforced, the best one is taken */
     assert_ptr_equal(cp.rows, levels[n_levels - 1]);
     compute_close(&cp);
     return 0;

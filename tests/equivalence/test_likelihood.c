@@ -164,7 +164,7 @@ static void threads_change_no_bit(void **state)
     struct likelihood *got = calloc((size_t)(3 * t->n), sizeof *got);
     for (int i = 0; i < 3; i++) {
         struct compute c;
-        OK(compute_open(&c, i + 1, &err));
+        OK(compute_open(&c, i + 1, PRECISION_F32, &err));
         OK(likelihood_run(got + i * t->n, &f->m, &c, NULL, &as_it_is, t->q, t->n, NULL, 1, &err));
         compute_close(&c);
     }

@@ -143,7 +143,7 @@ static void matrix_products(void **state)
     rng_seed(&rng, 31);
     for (int level = 0; level < n_levels; level++) {
         setenv("ESPALIER_ISA", levels[level]->isa, 1);
-        OK(compute_open(&cp, 1, &err));
+        OK(compute_open(&cp, 1, PRECISION_F32, &err));
         for (int i = 0; i < 7 * 5 * 4 * 2 * 3 * 4; i++) {
             struct gemm_case g = {ms[i % 7], ns[i / 7 % 5], ks[i / 35 % 4], alphas[i / 140 % 2], betas[i / 280 % 3], i / 840};
             gemm_one(&cp, &g, &rng);

@@ -37,7 +37,7 @@ static int sheet_open(void **state)
     assert_non_null(w);
     w->rows = shape->rows;
     w->cols = shape->cols;
-    OK(compute_open(&w->c, 2, &err));
+    OK(compute_open(&w->c, 2, PRECISION_F32, &err));
     rng_seed(&rng, 26);
     w->halves = calloc((size_t)n, sizeof *w->halves);
     w->floats = floats(n);
@@ -238,8 +238,8 @@ static void ops_that_just_fit(void **state)
     enum { K = 1024, MOST = 2000, SIDE = 7 };
     struct sheet *w = *state;
     static const int64_t rows[3] = {2000, 1096, 1000};
-    const struct row_kernels *levels[MAX_LEVELS], *best = w->c.rows;
-    int n_levels = levels_of_machine(levels);
+    const struct gemm_kernels *kernels[MAX_PRODUCTS], *best = w->c.gemm;
+    int n_kernels = products_of_machine(kernels);
     struct weight weights[3];
     struct linear ops[3] = {{.w = &weights[0]}, {.w = &weights[1]}, {.w = &weights[2]}};
     float *together[3], *alone = floats(SIDE * MOST);
@@ -248,8 +248,8 @@ static void ops_that_just_fit(void **state)
         weights[k] = (struct weight){
             .dtype = DTYPE_BF16, .rows = rows[k], .cols = K, .data = (void *)(w->halves + 1000 * k), .row_bytes = 2 * K};
     }
-    for (int level = 0; level < n_levels; level++) {
-        w->c.rows = levels[level];
+    for (int kind = 0; kind < n_kernels; kind++) {
+        w->c.gemm = kernels[kind];
         linear_forward(&w->c, together, ops, 3, w->x, SIDE, false);
         for (int k = 0; k < 3; k++) {
             linear_forward(&w->c, &alone, &ops[k], 1, w->x, SIDE, false);
@@ -257,7 +257,7 @@ static void ops_that_just_fit(void **state)
             memset(together[k], 0, (size_t)(SIDE * MOST) * sizeof *alone);
         }
     }
-    w->c.rows = best;
+    w->c.gemm = best;
     for (int k = 0; k < 3; k++)
         free(together[k]);
     free(alone);

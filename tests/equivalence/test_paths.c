@@ -237,9 +237,15 @@ static void windows_of_one_token(void **state)
     lm_close(&lm);
 }
 
-/* ---- numbers of threads, bit for bit ---- */
+/* ---- numbers of threads, bit for bit; in bf16 where the fixture is ---- */
 
 static const int thread_counts[] = {2, 3, 5};
+
+static void open_threads(struct compute *c, const struct fixture *f, int i)
+{
+    OK(compute_open(c, i < 0 ? 1 : thread_counts[i], f->c.gemm == f->c.rows->f32 ? PRECISION_F32 : PRECISION_BF16, &err));
+    assert_ptr_equal(c->gemm, f->c.gemm);
+}
 
 static void threads_windows(void **state)
 {
@@ -250,7 +256,7 @@ static void threads_windows(void **state)
     for (int i = -1; i < 3; i++) {
         struct compute c;
         struct lm lm;
-        OK(compute_open(&c, i < 0 ? 1 : thread_counts[i], &err));
+        open_threads(&c, f, i);
         OK(lm_open(&lm, &f->m, &c, NULL, N * LEN, N, LEN, &err));
         OK(lm_window_nll(&lm, i < 0 ? first : nll, ids, N, LEN, &err));
         if (i >= 0)
@@ -270,7 +276,7 @@ static void threads_scores(void **state)
     struct scores first = {0}, s;
     for (int i = -1; i < 3; i++) {
         struct compute c;
-        OK(compute_open(&c, i < 0 ? 1 : thread_counts[i], &err));
+        open_threads(&c, f, i);
         score_by(i < 0 ? &first : &s, "ppl", &default_scoring, &f->m, &c, NULL, &cal);
         compute_close(&c);
         if (i < 0)
@@ -285,6 +291,34 @@ static void threads_scores(void **state)
     free(cal.ids);
 }
 
+/* ---- bf16 ---- */
+
+/* Its losses are near those of float32, and are not those. 8 bits of a product's operands, through a few blocks, are some 1e-2. */
+static void bf16_is_near(void **state)
+{
+    struct fixture *f = *state;
+    struct compute plain;
+    struct calibration cal = random_calibration(f);
+    struct scores rounded, exact;
+    OK(compute_open(&plain, 1, PRECISION_F32, &err));
+    score_by(&exact, "ppl", &default_scoring, &f->m, &plain, NULL, &cal);
+    score_by(&rounded, "ppl", &default_scoring, &f->m, &f->c, NULL, &cal);
+    for (int64_t k = 0; k < exact.n; k++) {
+        assert_near(rounded.score[k], exact.score[k], 1e-2, "perplexity in bf16");
+        assert_true(fabs(rounded.score[k] - exact.score[k]) > 1e-7 * exact.score[k]);
+    }
+    scores_free(&rounded);
+    scores_free(&exact);
+    compute_close(&plain);
+    free(cal.ids);
+}
+
+#define ON_BOTH_IN_BF16(fn)                                                                                                        \
+    {#fn " (mha, bf16)", fn, fixture_open_bf16, fixture_close, (void *)"mha"},                                                     \
+    {                                                                                                                              \
+#fn " (gqa, bf16)", fn, fixture_open_bf16, fixture_close, (void *)"gqa"                                                    \
+    }
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -298,6 +332,10 @@ int main(void)
         ON_BOTH(windows_are_alone),
         ON_BOTH(threads_windows),
         ON_BOTH(threads_scores),
+        ON_BOTH_IN_BF16(sweep_is_removal),
+        ON_BOTH_IN_BF16(threads_windows),
+        ON_BOTH_IN_BF16(threads_scores),
+        ON_BOTH_IN_BF16(bf16_is_near),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

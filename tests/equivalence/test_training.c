@@ -54,7 +54,7 @@ static void train(const struct fixture *f, int threads, const struct train_optio
     struct rng rng;
     json_t *facts = json_pack("{ss}", "version", "test");
     rng_seed(&rng, o->resume ? 8 : 9); /* where a resumed adapter starts must not matter */
-    OK(compute_open(&c, threads, &err));
+    OK(compute_open(&c, threads, PRECISION_F32, &err));
     OK(lora_create(&l, &f->m, 16, 32, 0.05, some, true, &err)); /* parameters for several chunks of the optimizer */
     lora_init(&l, &f->m, &rng);
     OK(train_lora(&r, &l, &f->m, &c, &rows, &eval, o, dir, facts, NULL, &err));

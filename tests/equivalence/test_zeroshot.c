@@ -20,7 +20,7 @@ static int set_up(void **state)
     if (scratch_open(state) != 0)
         return -1;
     tiny_folder(in_scratch("model"), &tiny_default);
-    return compute_open(&c, 2, &err) == 0 && model_open(&m, in_scratch("model"), &err) == 0 &&
+    return compute_open(&c, 2, PRECISION_F32, &err) == 0 && model_open(&m, in_scratch("model"), &err) == 0 &&
                    tokenizer_open(&tok, in_scratch("model"), &err) == 0 &&
                    lm_open(&lm, &m, &c, NULL, CONTEXT + 1, 1, CONTEXT + 1, &err) == 0
                ? 0

@@ -494,7 +494,7 @@ static int set_up(void **state)
                "{\"step\":1,\"eval_loss\":3}\n{\"step\":2,\"loss\":2,\"micro_losses\":[1],\"grad_norm\":1}\n");
     make_scores();
     make_checkpoints();
-    OK(compute_open(&compute, 1, &err));
+    OK(compute_open(&compute, 1, PRECISION_F32, &err));
     OK(tokenizer_open(&tok, in_scratch("hf"), &err));
     OK(model_open(&intact, in_scratch("hf"), &err));
     make_formats();

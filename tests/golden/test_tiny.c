@@ -406,7 +406,7 @@ static void logits_of_pytorch(void **state)
         print_message("SKIPPED: %s is not there\n", bin);
         return;
     }
-    OK(compute_open(&f.c, 1, &err));
+    OK(compute_open(&f.c, 1, PRECISION_F32, &err));
     OK(model_open(&f.m, bin, &err));
     OK(source_open(&f.expected, expected, &err));
     fixture_ids(&f, expected);

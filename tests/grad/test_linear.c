@@ -22,7 +22,7 @@ static int shape_open(void **state)
     struct rng rng;
     assert_non_null(s);
     rng_seed(&rng, 41);
-    OK(compute_open(&s->c, 2, &err));
+    OK(compute_open(&s->c, 2, PRECISION_F32, &err));
     struct {
         float **p;
         int64_t n;

@@ -23,7 +23,7 @@ static int open_fixture(void **state)
         return -1;
     tiny_folder(in_scratch("m"), &tiny_default);
     if (model_open(&f.m, in_scratch("m"), &err) != 0 || model_view(&f.cut, &f.m, &err) != 0 ||
-        model_drop_list(&f.cut, "2,5.attn", &err) != 0 || compute_open(&f.c, 2, &err) != 0) {
+        model_drop_list(&f.cut, "2,5.attn", &err) != 0 || compute_open(&f.c, 2, PRECISION_F32, &err) != 0) {
         fprintf(stderr, "%s\n", err.msg);
         return -1;
     }

@@ -400,7 +400,7 @@ static void a_model_and_what_is_saved_of_it(void **state)
     assert_int_equal(safe.src.n_tensors, bin.src.n_tensors);
     assert_string_equal(safe.hash, bin.hash); /* scores of the one are good for the other */
     same_tensors(&safe.src, &bin.src);
-    OK(compute_open(&c, 1, &err));
+    OK(compute_open(&c, 1, PRECISION_F32, &err));
     scratch_dir("saved");
     OK(model_save(&bin, &c, in_scratch("saved"), &o, NULL, &err));
     assert_true(path_exists(in_scratch("saved/model.safetensors")));

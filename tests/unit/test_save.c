@@ -491,7 +491,7 @@ static int set_up(void **state)
     tiny_folder(in_scratch("model"), &wide);
     tiny_tokenizer(in_scratch("model/tokenizer.json"), true);
     OK(tokenizer_open(&tok, in_scratch("model"), &err));
-    OK(compute_open(&compute, 2, &err));
+    OK(compute_open(&compute, 2, PRECISION_F32, &err));
     return 0;
 }
 

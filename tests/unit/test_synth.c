@@ -13,7 +13,7 @@ static int synth(const char *to, enum dtype t, uint64_t seed, int threads, int64
 {
     struct compute c;
     int64_t params;
-    OK(compute_open(&c, threads, &err));
+    OK(compute_open(&c, threads, PRECISION_F32, &err));
     dir_remove(in_scratch(to));
     scratch_dir(to);
     int rc = model_synthesise(&params, in_scratch("shape.json"), &c, in_scratch(to), t, seed, shard, NULL, err);
