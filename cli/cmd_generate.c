@@ -207,13 +207,12 @@ int cmd_generate(struct cli *cli, struct err *err)
         rc = generate_drafted(&out, &drafted, &s, &draft, &in, &k, stream ? &printer : NULL, err);
     else
         rc = generate_plain(&out, &s, &in, &k, stream ? &printer : NULL, err);
-    if (rc != 0 || (rc = tokenizer_decode(&text, &n_text, s.t, out.ids, out.n, err)) != 0)
-        goto done;
-    if (printer.err.code) {
+    if (rc == 0 && printer.err.code) {
         *err = printer.err;
         rc = -1;
-        goto done;
     }
+    if (rc != 0 || (rc = tokenizer_decode(&text, &n_text, s.t, out.ids, out.n, err)) != 0)
+        goto done;
     if (stream)
         fputc('\n', cli->out);
     cli->result = session_facts(&s, cli, &o);
