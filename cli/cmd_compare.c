@@ -1,9 +1,10 @@
-/* `espalier compare`: criteria x ratios x (with / without the protected ends), each variant measured on texts. */
+/* `espalier compare`: criteria x ratios x (with / without the protected ends), each variant measured on texts and zero-shot tasks. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/comparison.h"
+#include "cli/comparison_tasks.h"
 #include "cli/scoring.h"
 #include "cli/texts.h"
 #include "core/base/file.h"
@@ -14,6 +15,7 @@ struct compare_words {
     const char *criteria, *ratios, *calib, *texts, *out;
     int64_t samples, seq_len;
     bool bos_every;
+    struct task_words tasks;
 };
 
 struct job {
@@ -25,6 +27,7 @@ struct job {
     struct calibration cal;
     struct eval_text texts[MAX_COMPARED_TEXTS];
     const char *text_names[MAX_COMPARED_TEXTS];
+    struct eval_tasks tasks;
     double ratios[MAX_RATIOS];
     char *list; /* the text paths, cut apart */
 };
@@ -127,33 +130,52 @@ static int largest_count(int64_t *count, const struct job *j, struct err *err)
 
 /* ---- what is left behind ---- */
 
+static void print_values(FILE *out, const struct comparison *k, const double *ppl, const struct zeroshot_scores *z)
+{
+    for (int64_t t = 0; t < k->n_texts; t++)
+        fprintf(out, "  %12.2f", ppl[t]);
+    if (k->n_tasks > 0)
+        fprintf(out, "  %11.2f", 100 * z->average);
+}
+
 static void print_table(FILE *out, const struct comparison *k)
 {
     char name[UNIT_NAME];
     fprintf(out, "%-20s %6s %-9s %10s", "criterion", "ratio", "ends", "parameters");
     for (int64_t t = 0; t < k->n_texts; t++)
         fprintf(out, "  %12.12s", k->texts[t]);
-    fprintf(out, "  dropped\n%-20s %6s %-9s %8.2f M", "intact", "", "", 1e-6 * (double)k->intact_params);
-    for (int64_t t = 0; t < k->n_texts; t++)
-        fprintf(out, "  %12.2f", k->intact_ppl[t]);
+    fprintf(out, "%s  dropped\n", k->n_tasks > 0 ? "  zero-shot %" : "");
+    fprintf(out, "%-20s %6s %-9s %8.2f M", "intact", "", "", 1e-6 * (double)k->intact_params);
+    print_values(out, k, k->intact_ppl, &k->intact_zeroshot);
     fputc('\n', out);
     for (int64_t i = 0; i < k->n_variants; i++) {
         const struct variant *v = &k->variants[i];
         fprintf(out, "%-20s %6g %-9s %8.2f M", k->which[v->criterion]->name, k->ratios[v->ratio],
                 v->protected_ ? "protected" : "free", 1e-6 * (double)v->params);
-        for (int64_t t = 0; t < k->n_texts; t++)
-            fprintf(out, "  %12.2f", v->ppl[t]);
+        print_values(out, k, v->ppl, &v->zeroshot);
         for (int64_t d = 0; d < v->count; d++)
             fprintf(out, "%s%s", d ? "," : "  ", unit_name(name, v->dropped[d]));
         fprintf(out, "%s\n", v->cut_swap > PLAN_UNSETTLED ? "  (cut not settled)" : "");
     }
 }
 
-enum { MAX_FACTS = 16 };
+/* What the column of zero-shot averages is. */
+static void print_tasks(FILE *out, const struct job *j)
+{
+    fprintf(out, "zero-shot %%: mean of");
+    for (int64_t i = 0, said = 0; i < j->tasks.n; i++)
+        if (j->tasks.averaged[i])
+            fprintf(out, "%s %s (%s)", said++ ? "," : "", j->tasks.task[i]->name, task_metric(j->tasks.task[i]));
+    if (isfinite(j->k.intact_zeroshot.average_std_error))
+        fprintf(out, "; standard error of the intact model's %.2f", 100 * j->k.intact_zeroshot.average_std_error);
+    fputc('\n', out);
+}
+
+enum { MAX_FACTS = 20, FACT_SIZE = 512 };
 
 struct facts {
     const char *pair[MAX_FACTS][2];
-    char text[MAX_FACTS][96];
+    char text[MAX_FACTS][FACT_SIZE];
     int64_t n;
 };
 
@@ -165,6 +187,22 @@ static void add_fact(struct facts *f, const char *name, const char *value)
     f->pair[f->n][0] = name;
     f->pair[f->n][1] = f->text[f->n];
     f->n++;
+}
+
+/* "piqa 100 of 1838, boolq 100 of 3270, from number 50 on" */
+static void add_task_facts(struct facts *f, const struct eval_tasks *t)
+{
+    char text[FACT_SIZE];
+    int n = 0;
+    if (t->n == 0)
+        return;
+    for (int64_t i = 0; i < t->n; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n, "%s%s %lld of %lld", i ? ", " : "", t->task[i]->name,
+                      (long long)t->set[i].n, (long long)t->set[i].n_rows);
+    if (t->words.offset > 0)
+        snprintf(text + n, sizeof text - (size_t)n, ", from number %lld on", (long long)t->words.offset);
+    add_fact(f, "zero-shot documents", text);
+    add_fact(f, "zero-shot BOS", t->words.bos ? "before every text" : "none");
 }
 
 static void collect_facts(struct facts *f, const struct job *j, const json_t *result)
@@ -180,6 +218,7 @@ static void collect_facts(struct facts *f, const struct job *j, const json_t *re
     snprintf(text, sizeof text, "%lld x %lld tokens, seed %lld", (long long)j->cal.n, (long long)j->cal.len, (long long)j->o->seed);
     add_fact(f, "calibration rows", text);
     add_fact(f, "perplexity protocol", j->texts[0].protocol.name);
+    add_task_facts(f, &j->tasks);
     snprintf(text, sizeof text, "first %lld, last %lld blocks", (long long)j->k.keep_first, (long long)j->k.keep_last);
     add_fact(f, "protected ends", text);
     snprintf(text, sizeof text, "%.1f s", json_real_value(json_object_get(result, "wall_seconds")));
@@ -216,7 +255,7 @@ static int run(struct job *j, const struct compare_words *w, const struct text_w
     if (!scores || !copy || open_texts(j, w->texts, how, err) != 0 ||
         calibration_read(&j->cal, w->calib, j->s->t, w->samples, w->seq_len, (uint64_t)j->o->seed, w->bos_every, err) != 0)
         goto done;
-    if (largest_count(&largest, j, err) != 0)
+    if (largest_count(&largest, j, err) != 0 || eval_tasks_check(&j->tasks, j->s, err) != 0)
         goto done;
     if (j->scoring.o.count == 0)
         j->scoring.o.count = largest;
@@ -227,7 +266,11 @@ static int run(struct job *j, const struct compare_words *w, const struct text_w
     j->k.scores = j->scoring.scores;
     j->k.ratios = j->ratios;
     j->k.texts = j->text_names;
-    if (compare_plan(&j->k, &j->s->m, err) != 0 || evaluate_all(j, err) != 0)
+    j->k.n_tasks = j->tasks.n;
+    j->k.tasks = j->tasks.task;
+    j->k.averaged = j->tasks.averaged;
+    if (compare_plan(&j->k, &j->s->m, err) != 0 || evaluate_all(j, err) != 0 ||
+        (j->tasks.n > 0 && comparison_tasks_run(&j->k, &j->tasks, j->cli, j->s, j->o, w->out, j->scoring.resume, err) != 0))
         goto done;
     j->cli->result = session_facts(j->s, j->cli, j->o);
     if (write_all(j, w->out, err) != 0)
@@ -235,6 +278,8 @@ static int run(struct job *j, const struct compare_words *w, const struct text_w
     if (j->cli->out && !j->cli->json) {
         fprintf(j->cli->out, "perplexities by %s\n", j->texts[0].protocol.name);
         print_table(j->cli->out, &j->k);
+        if (j->tasks.n > 0)
+            print_tasks(j->cli->out, j);
         fprintf(j->cli->out, "report: %s\n", json_string_value(json_object_get(j->cli->result, "report")));
     }
     rc = 0;
@@ -253,8 +298,9 @@ static int check(struct job *j, const struct compare_words *w, const struct scor
         return err_usage(err, "compare drops blocks itself: it takes neither --drop nor --adapter");
     if (j->k.keep_first < 0 || j->k.keep_last < 0)
         return err_usage(err, "--keep-first and --keep-last must not be negative");
-    return parse_ratios(j, w->ratios, err) == 0 && scoring_check(&j->scoring, scoring, "criteria", w->criteria, err) == 0
-               ? eval_text_open(&j->texts[0], NULL, NULL, how, err)
+    return parse_ratios(j, w->ratios, err) == 0 && scoring_check(&j->scoring, scoring, "criteria", w->criteria, err) == 0 &&
+                   eval_text_open(&j->texts[0], NULL, NULL, how, err) == 0
+               ? eval_tasks_open(&j->tasks, &w->tasks, err)
                : -1;
 }
 
@@ -266,14 +312,14 @@ int cmd_compare(struct cli *cli, struct err *err)
     struct scoring_words scoring_words;
     struct opt_words words;
     struct common o;
-    struct session s;
+    struct session s = {0};
     struct job j = {.cli = cli, .s = &s, .o = &o, .k = {.keep_first = 4, .keep_last = 2}};
-    struct opt own[OWN + TEXT_OPTS - 1 + SCORING_OPTS] = {
+    struct opt own[OWN + TEXT_OPTS - 1 + TASK_OPTS + SCORING_OPTS] = {
         {OPT_STRING, "criteria", &w.criteria, "C,C", "criteria to compare, of those that `score` knows"},
         {OPT_STRING, "ratios", &w.ratios, "R,R", "parts of the blocks to drop"},
         {OPT_STRING, "calib", &w.calib, "FILE", "calibration text (.txt, .jsonl, either .gz) or token rows (.json, .h5)"},
         {OPT_STRING, "text", &w.texts, "FILE", "text to measure on; several with commas between them"},
-        {OPT_STRING, "out", &w.out, "DIR", "folder for compare.html, compare.csv, compare.h5 and the score files"},
+        {OPT_STRING, "out", &w.out, "DIR", "folder for compare.html, compare.csv, compare.h5 and the results behind them"},
         {OPT_INT, "samples", &w.samples, "N", "calibration samples"},
         {OPT_INT, "seq-len", &w.seq_len, "T", "tokens per calibration sample"},
         {OPT_FLAG, "bos-every", &w.bos_every, NULL, "samples begin with BOS"},
@@ -283,17 +329,19 @@ int cmd_compare(struct cli *cli, struct err *err)
     struct opt text_opts[TEXT_OPTS];
     text_options(text_opts, &how);
     memcpy(own + OWN, text_opts, (TEXT_OPTS - 1) * sizeof *own); /* --seq-len is the calibration's here */
-    scoring_options(own + OWN + TEXT_OPTS - 1, &scoring_words, &j.scoring);
-    int rc = command_parse(cli, &words, own, &o, 1234, 1, 1, "MODEL --criteria C,C --ratios R,R --calib FILE --text FILE --out DIR",
-                           err);
+    task_options(own + OWN + TEXT_OPTS - 1, &w.tasks);
+    scoring_options(own + OWN + TEXT_OPTS - 1 + TASK_OPTS, &scoring_words, &j.scoring);
+    int rc = command_parse(cli, &words, own, &o, 1234, 1, 1,
+                           "MODEL --criteria C,C --ratios R,R --calib FILE --text FILE --out DIR [--tasks LIST --data DIR]", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
-    if (check(&j, &w, &scoring_words, &how, &o, err) != 0 ||
-        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) != 0)
-        return -1;
-    rc = run(&j, &w, &how, err);
+    rc = -1;
+    if (check(&j, &w, &scoring_words, &how, &o, err) == 0 &&
+        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) == 0)
+        rc = run(&j, &w, &how, err);
     for (int64_t i = 0; i < j.k.n_texts; i++)
         eval_text_free(&j.texts[i]);
+    eval_tasks_free(&j.tasks);
     compare_free(&j.k);
     scoring_free(&j.scoring);
     calibration_free(&j.cal);

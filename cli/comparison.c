@@ -30,6 +30,18 @@ static void field_number(FILE *f, double v)
     field(f, false, text);
 }
 
+/* What was measured of a model: the average stands before the tasks that it is over. */
+static void fields_measured(FILE *f, const struct comparison *k, const double *ppl, const struct zeroshot_scores *z)
+{
+    for (int64_t t = 0; t < k->n_texts; t++)
+        field_number(f, ppl[t]);
+    if (k->n_tasks > 0)
+        field_number(f, z->average);
+    for (int64_t t = 0; t < k->n_tasks; t++)
+        field_number(f, z->acc[t]);
+    fputc('\n', f);
+}
+
 static void csv_variant(FILE *f, const struct comparison *k, const struct variant *v)
 {
     char name[UNIT_NAME];
@@ -41,9 +53,7 @@ static void csv_variant(FILE *f, const struct comparison *k, const struct varian
         fprintf(f, "%s%s", i ? " " : "", unit_name(name, v->dropped[i]));
     fprintf(f, ",%lld", (long long)v->params);
     field_number(f, v->cut_swap);
-    for (int64_t t = 0; t < k->n_texts; t++)
-        field_number(f, v->ppl[t]);
-    fputc('\n', f);
+    fields_measured(f, k, v->ppl, &v->zeroshot);
 }
 
 static void csv(FILE *f, const void *what)
@@ -55,10 +65,11 @@ static void csv(FILE *f, const void *what)
         snprintf(name, sizeof name, "ppl: %s", k->texts[t]);
         field(f, false, name);
     }
+    fputs(k->n_tasks > 0 ? ",zeroshot_average" : "", f);
+    for (int64_t t = 0; t < k->n_tasks; t++)
+        fprintf(f, ",%s: %s", task_metric(k->tasks[t]), k->tasks[t]->name);
     fprintf(f, "\nintact,0,,0,,%lld,", (long long)k->intact_params);
-    for (int64_t t = 0; t < k->n_texts; t++)
-        field_number(f, k->intact_ppl[t]);
-    fputc('\n', f);
+    fields_measured(f, k, k->intact_ppl, &k->intact_zeroshot);
     for (int64_t i = 0; i < k->n_variants; i++)
         csv_variant(f, k, &k->variants[i]);
 }
@@ -163,6 +174,57 @@ static int put_variants(struct h5_writer *w, const struct comparison *k, struct 
                : -1;
 }
 
+/* dir/zeroshot [..., n_tasks], its standard errors, and their averages [...], of n models; one model has no first dimension. */
+static int put_zeroshot(struct h5_writer *w, const struct comparison *k, const char *dir, const struct zeroshot_scores *const *z,
+                        int64_t n, int n_dims, struct arena *a, struct err *err)
+{
+    static const char *const names[4] = {"zeroshot", "zeroshot_stderr", "zeroshot_average", "zeroshot_average_stderr"};
+    int64_t tasks = k->n_tasks, dims[2] = {n, tasks};
+    double *of[4];
+    for (int c = 0; c < 4; c++)
+        if (!(of[c] = arena_alloc(a, (size_t)n, (size_t)(c < 2 ? tasks : 1) * sizeof(double), err)))
+            return -1;
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(of[0] + i * tasks, z[i]->acc, (size_t)tasks * sizeof(double));
+        memcpy(of[1] + i * tasks, z[i]->std_error, (size_t)tasks * sizeof(double));
+        of[2][i] = z[i]->average;
+        of[3][i] = z[i]->average_std_error;
+    }
+    for (int c = 0; c < 4; c++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s/%s", dir, names[c]);
+        if (h5_put_f64(w, name, of[c], c < 2 ? dims + 1 - n_dims : dims, c < 2 ? n_dims + 1 : n_dims, err) != 0 ||
+            h5_attr_string(w, name, "unit", "share of 1", err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* tasks, and what was measured on them; nothing without. */
+static int put_tasks(struct h5_writer *w, const struct comparison *k, struct arena *a, struct err *err)
+{
+    int64_t n = k->n_tasks;
+    if (n == 0)
+        return 0;
+    int64_t *averaged = arena_alloc(a, (size_t)n, sizeof *averaged, err);
+    const char **names = arena_alloc(a, (size_t)n, sizeof *names, err), **metrics = arena_alloc(a, (size_t)n, sizeof *metrics, err);
+    const struct zeroshot_scores **z = arena_alloc(a, (size_t)k->n_variants, sizeof *z, err), *intact = &k->intact_zeroshot;
+    if (!averaged || !names || !metrics || !z)
+        return -1;
+    for (int64_t i = 0; i < n; i++) {
+        names[i] = k->tasks[i]->name;
+        metrics[i] = task_metric(k->tasks[i]);
+        averaged[i] = k->averaged[i];
+    }
+    for (int64_t i = 0; i < k->n_variants; i++)
+        z[i] = &k->variants[i].zeroshot;
+    return h5_put_strings(w, "tasks", names, n, err) == 0 && h5_put_strings(w, "task_metrics", metrics, n, err) == 0 &&
+                   h5_put_i64(w, "task_averaged", averaged, &n, 1, err) == 0 &&
+                   put_zeroshot(w, k, "variants", z, k->n_variants, 1, a, err) == 0
+               ? put_zeroshot(w, k, "intact", &intact, 1, 0, a, err)
+               : -1;
+}
+
 /* Facts come first, so that none of them takes the place of an attribute that readers rely on. */
 static int put_attributes(struct h5_writer *w, const struct comparison_sheet *s, struct err *err)
 {
@@ -187,7 +249,8 @@ int comparison_write_h5(const char *path, const struct comparison_sheet *s, stru
         h5_put_f64(&w, "ratios", k->ratios, &k->n_ratios, 1, err) != 0 ||
         h5_put_strings(&w, "texts", k->texts, k->n_texts, err) != 0 || put_variants(&w, k, &arena, err) != 0 ||
         h5_put_f64(&w, "intact/ppl", k->intact_ppl, &k->n_texts, 1, err) != 0 ||
-        h5_put_i64(&w, "intact/params", &k->intact_params, NULL, 0, err) != 0 || put_attributes(&w, s, err) != 0)
+        h5_put_i64(&w, "intact/params", &k->intact_params, NULL, 0, err) != 0 || put_tasks(&w, k, &arena, err) != 0 ||
+        put_attributes(&w, s, err) != 0)
         goto done;
     rc = h5_writer_commit(&w, err);
 done:

@@ -62,25 +62,36 @@ void series_mark(FILE *f, int64_t criterion, double x, double y)
         polygon(f, x, y, shapes[k].radius, shapes[k].corners, shapes[k].turn, shapes[k].inner);
 }
 
-/* ---- perplexity against the ratio ---- */
+/* ---- perplexity, or accuracy, against the ratio ---- */
 
-/* Grows [*lo, *hi] by every perplexity on the text. */
-static void ppl_range(double *lo, double *hi, const struct comparison *k, int64_t text)
+/* Grows [*lo, *hi] by every value of the measure. */
+static void measure_range(double *lo, double *hi, const struct comparison *k, struct measure m)
 {
-    range_extend(lo, hi, &k->intact_ppl[text], 1);
-    for (int64_t i = 0; i < k->n_variants; i++)
-        range_extend(lo, hi, &k->variants[i].ppl[text], 1);
+    double v = measure_of(m, k, NULL);
+    range_extend(lo, hi, &v, 1);
+    for (int64_t i = 0; i < k->n_variants; i++) {
+        v = measure_of(m, k, &k->variants[i]);
+        range_extend(lo, hi, &v, 1);
+    }
 }
 
-double ratios_ceiling(const struct comparison *k, int64_t text)
+/* Only perplexities are ever far apart. */
+static bool measure_wants_log(const struct comparison *k, struct measure m)
+{
+    double lo = INFINITY, hi = -INFINITY;
+    measure_range(&lo, &hi, k, m);
+    return m.kind == MEASURE_PPL && range_wants_log(lo, hi);
+}
+
+double ratios_ceiling(const struct comparison *k, struct measure m)
 {
     double lo = INFINITY, hi = -INFINITY, ceiling = INFINITY;
     struct err none = {0};
     double *v = mem_alloc((size_t)k->n_variants, sizeof *v, &none); /* without memory all is drawn at its place */
-    ppl_range(&lo, &hi, k, text);
+    measure_range(&lo, &hi, k, m);
     for (int64_t i = 0; v && i < k->n_variants; i++)
-        v[i] = k->variants[i].ppl[text];
-    if (v && range_wants_log(lo, hi))
+        v[i] = measure_of(m, k, &k->variants[i]);
+    if (v && measure_wants_log(k, m))
         ceiling = range_ceiling(v, k->n_variants, lo, k->n_variants / 4);
     free(v);
     return ceiling;
@@ -99,25 +110,30 @@ static int64_t ranked_ratio(const struct comparison *k, int64_t rank)
     return 0;
 }
 
-/* One plot of perplexity against the ratio. */
+/* One plot of a measure against the ratio. */
 struct ratios {
     const struct comparison *k;
-    int64_t text;
+    struct measure m;
     double ceiling;
     struct axes p;
 };
 
+static double ratios_value(const struct ratios *r, int64_t criterion, int64_t ratio, bool protected_)
+{
+    return measure_of(r->m, r->k, comparison_variant(r->k, criterion, ratio, protected_));
+}
+
 static void ratios_range(struct ratios *r)
 {
     double lo = INFINITY, hi = -INFINITY, x_lo = INFINITY, x_hi = -INFINITY;
-    ppl_range(&lo, &hi, r->k, r->text);
-    r->p.log = range_wants_log(lo, hi);
-    r->ceiling = ratios_ceiling(r->k, r->text);
+    measure_range(&lo, &hi, r->k, r->m);
+    r->p.log = measure_wants_log(r->k, r->m);
+    r->ceiling = ratios_ceiling(r->k, r->m);
     hi = fmin(hi, r->ceiling);
     if (r->p.log)
         lo = log10(lo), hi = log10(hi);
-    range_pad(&lo, &hi, isfinite(r->ceiling) ? 0.12 : 0.06); /* more air where arrows point past the top */
-    r->p.y0 = lo - 0.06 * (hi - lo);                         /* the intact model's name stands under its line */
+    range_pad(&lo, &hi, isfinite(r->ceiling) ? 0.12 : 0.06);         /* more air where arrows point past the top */
+    r->p.y0 = r->m.kind == MEASURE_PPL ? lo - 0.06 * (hi - lo) : lo; /* the intact model's name stands under its line */
     r->p.y1 = hi;
     range_extend(&x_lo, &x_hi, r->k->ratios, r->k->n_ratios);
     range_pad(&x_lo, &x_hi, 0.05);
@@ -125,16 +141,16 @@ static void ratios_range(struct ratios *r)
     r->p.x1 = x_hi;
 }
 
-static bool off_scale(const struct ratios *r, double ppl)
+static bool off_scale(const struct ratios *r, double value)
 {
-    return ppl > r->ceiling || isinf(ppl);
+    return value > r->ceiling || isinf(value);
 }
 
-/* The place of a perplexity: far above the picture, which cuts lines off, where it is off the scale. */
-static double ratios_y(const struct ratios *r, double ppl)
+/* The place of a value: far above the picture, which cuts lines off, where it is off the scale. */
+static double ratios_y(const struct ratios *r, double value)
 {
     double beyond = r->p.top - 3 * r->p.height;
-    return isinf(ppl) ? beyond : fmax(axes_y(&r->p, ppl), beyond);
+    return isinf(value) ? beyond : fmax(axes_y(&r->p, value), beyond);
 }
 
 static void ratios_line(FILE *f, const struct ratios *r, int64_t criterion, bool protected_)
@@ -143,10 +159,10 @@ static void ratios_line(FILE *f, const struct ratios *r, int64_t criterion, bool
     fputs("<path class=\"series\" d=\"", f);
     for (int64_t i = 0; i < r->k->n_ratios; i++) {
         int64_t at = ranked_ratio(r->k, i);
-        double ppl = comparison_variant(r->k, criterion, at, protected_)->ppl[r->text];
-        if (!isnan(ppl))
-            fprintf(f, "%c%.1f %.1f", drawing ? 'L' : 'M', axes_x(&r->p, r->k->ratios[at]), ratios_y(r, ppl));
-        drawing = !isnan(ppl);
+        double value = ratios_value(r, criterion, at, protected_);
+        if (!isnan(value))
+            fprintf(f, "%c%.1f %.1f", drawing ? 'L' : 'M', axes_x(&r->p, r->k->ratios[at]), ratios_y(r, value));
+        drawing = !isnan(value);
     }
     fputs("\"/>\n", f);
 }
@@ -157,7 +173,7 @@ static double arrow_shift(const struct ratios *r, int64_t criterion, int64_t rat
     double before = 0, n = 0;
     for (int64_t c = 0; c < r->k->n_criteria; c++)
         for (int pass = comparison_protects(r->k) ? 0 : 1; pass < 2; pass++) {
-            bool arrow = off_scale(r, comparison_variant(r->k, c, ratio, pass)->ppl[r->text]);
+            bool arrow = off_scale(r, ratios_value(r, c, ratio, pass));
             n += arrow;
             before += arrow && (c < criterion || (c == criterion && pass < protected_));
         }
@@ -169,17 +185,17 @@ static void ratios_marks(FILE *f, const struct ratios *r, int64_t criterion, boo
 {
     char number[NUMBER_SIZE], part[NUMBER_SIZE];
     for (int64_t i = 0; i < r->k->n_ratios; i++) {
-        double ppl = comparison_variant(r->k, criterion, i, protected_)->ppl[r->text], x = axes_x(&r->p, r->k->ratios[i]);
-        if (isnan(ppl))
+        double value = ratios_value(r, criterion, i, protected_), x = axes_x(&r->p, r->k->ratios[i]);
+        if (isnan(value))
             continue;
         fputs("<g><title>", f);
         html_text(f, r->k->which[criterion]->name);
         fprintf(f, " at %s%s: %s</title>", number_percent(part, r->k->ratios[i]), protected_ ? "" : ", nothing protected",
-                number_plain(number, ppl));
-        if (off_scale(r, ppl))
+                measure_number(number, r->m, value));
+        if (off_scale(r, value))
             fprintf(f, "<path class=\"mark\" d=\"M%.1f %.1fl5 9h-10z\"/>", x + arrow_shift(r, criterion, i, protected_), r->p.top);
         else
-            series_mark(f, criterion, x, axes_y(&r->p, ppl));
+            series_mark(f, criterion, x, axes_y(&r->p, value));
         fputs("</g>\n", f);
     }
 }
@@ -200,8 +216,8 @@ static void ratios_series(FILE *f, const struct ratios *r, const char *clip)
 /* Where a criterion's line ends, or NAN. */
 static double line_end(const struct ratios *r, int64_t criterion)
 {
-    double ppl = comparison_variant(r->k, criterion, ranked_ratio(r->k, r->k->n_ratios - 1), true)->ppl[r->text];
-    return isnan(ppl) ? NAN : off_scale(r, ppl) ? r->p.top + 5 : axes_y(&r->p, ppl);
+    double value = ratios_value(r, criterion, ranked_ratio(r->k, r->k->n_ratios - 1), true);
+    return isnan(value) ? NAN : off_scale(r, value) ? r->p.top + 5 : axes_y(&r->p, value);
 }
 
 /* Names beside the ends of their lines, from the top down, moved apart where they would overlap, with a lead where moved. */
@@ -251,39 +267,54 @@ static void ratios_ticks(FILE *f, const struct ratios *r)
 static void describe_ratios(FILE *f, const struct ratios *r)
 {
     char number[NUMBER_SIZE], part[NUMBER_SIZE];
-    fprintf(f, "Intact model: %s.", number_plain(number, r->k->intact_ppl[r->text]));
+    fprintf(f, "Intact model: %s.", measure_number(number, r->m, measure_of(r->m, r->k, NULL)));
     for (int64_t c = 0; c < r->k->n_criteria; c++) {
         fputs(" ", f);
         html_text(f, r->k->which[c]->name);
         for (int64_t i = 0; i < r->k->n_ratios; i++)
-            fprintf(f, "%s %s at %s", i ? "," : ":", number_plain(number, comparison_variant(r->k, c, i, true)->ppl[r->text]),
+            fprintf(f, "%s %s at %s", i ? "," : ":", measure_number(number, r->m, ratios_value(r, c, i, true)),
                     number_percent(part, r->k->ratios[i]));
         fputs(".", f);
     }
 }
 
-void plot_ratios(FILE *f, const struct comparison *k, int64_t text, bool narrow)
+/* The intact model: a line; its name only under a perplexity, where no curves are. Those of accuracies are anywhere. */
+static void ratios_intact(FILE *f, const struct ratios *r)
+{
+    const struct axes *p = &r->p;
+    double value = measure_of(r->m, r->k, NULL);
+    char number[NUMBER_SIZE];
+    bool ppl = r->m.kind == MEASURE_PPL;
+    if (!isfinite(value) || (ppl && value <= 0))
+        return;
+    double y = axes_y(p, value);
+    fprintf(f, "<path class=\"base\" d=\"M%.1f %.1fh%.1f\"/>", p->left, y, p->width);
+    if (ppl)
+        fprintf(f, "<text class=\"base-name\" x=\"%.1f\" y=\"%.1f\">intact %s</text>", p->left + 4, y + 13,
+                measure_number(number, r->m, value));
+    fputc('\n', f);
+}
+
+void plot_ratios(FILE *f, const struct comparison *k, struct measure m, bool narrow)
 {
     double width = narrow ? 360 : 820, height = narrow ? 320 : 380;
-    struct ratios r = {.k = k, .text = text, .p = {.left = narrow ? 44 : 54, .top = 34}};
-    char id[32], clip[48], number[NUMBER_SIZE];
+    struct ratios r = {.k = k, .m = m, .p = {.left = narrow ? 44 : 54, .top = 34}};
+    bool ppl = m.kind == MEASURE_PPL;
+    char id[32], clip[48];
     const struct axes *p = &r.p;
     r.p.width = width - p->left - (narrow ? 10 : 120);
     r.p.height = height - p->top - 46;
     ratios_range(&r);
-    snprintf(id, sizeof id, "ratios-%lld", (long long)text);
+    ppl ? snprintf(id, sizeof id, "ratios-%lld", (long long)m.at) : snprintf(id, sizeof id, "ratios-average");
     snprintf(clip, sizeof clip, "%s-%s-clip", id, narrow ? "narrow" : "wide");
-    svg_open(f, id, narrow ? "narrow" : "wide", width, height, "Perplexity against the part that is dropped");
+    svg_open(f, id, narrow ? "narrow" : "wide", width, height,
+             ppl ? "Perplexity against the part that is dropped" : "Zero-shot accuracy against the part that is dropped");
     describe_ratios(f, &r);
     fprintf(f, "</desc>\n<clipPath id=\"%s\"><path d=\"M0 %.1fh%.0fV0h-%.0fz\" transform=\"translate(0 %.1f)\"/></clipPath>\n",
             clip, height, width, width, p->top);
     axis_y_ticks(f, p);
-    axis_y_title(f, p, p->log ? "Perplexity (log scale)" : "Perplexity");
-    if (isfinite(k->intact_ppl[text]) && k->intact_ppl[text] > 0) {
-        double y = axes_y(p, k->intact_ppl[text]);
-        fprintf(f, "<path class=\"base\" d=\"M%.1f %.1fh%.1f\"/><text class=\"base-name\" x=\"%.1f\" y=\"%.1f\">intact %s</text>\n",
-                p->left, y, p->width, p->left + 4, y + 13, number_plain(number, k->intact_ppl[text]));
-    }
+    axis_y_title(f, p, !ppl ? "Zero-shot accuracy (%)" : p->log ? "Perplexity (log scale)" : "Perplexity");
+    ratios_intact(f, &r);
     axis_x(f, p);
     ratios_ticks(f, &r);
     axis_x_title(f, p,

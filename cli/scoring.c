@@ -108,6 +108,12 @@ static char *file_of(const struct scoring *g, int64_t i, const char *path, struc
     return name;
 }
 
+void work_describe(FILE *f, const struct session *s, const struct common *o)
+{
+    fprintf(f, "%s %s %s %s %s [%s] [%s]\n", ESPALIER_VERSION, s->m.path, s->m.hash, s->c.rows->isa, gemm_backend(),
+            o->adapter ? o->adapter : "", o->drop ? o->drop : "");
+}
+
 /* A hash over everything that the scores by these criteria depend on. */
 static void work_key(char key[65], const struct scoring *g, const int64_t *job, int64_t n, const struct session *s,
                      const struct common *o, const struct calibration *cal)
@@ -118,8 +124,7 @@ static void work_key(char key[65], const struct scoring *g, const int64_t *job, 
     FILE *f = open_memstream(&text, &size);
     if (!f)
         return;
-    fprintf(f, "%s %s %s %s %s [%s] [%s]\n", ESPALIER_VERSION, s->m.path, s->m.hash, s->c.rows->isa, gemm_backend(),
-            o->adapter ? o->adapter : "", o->drop ? o->drop : "");
+    work_describe(f, s, o);
     for (int64_t i = 0; i < n; i++)
         fprintf(f, "%s ", g->which[job[i]]->name);
     fprintf(f, "%d %lld %lld %lld %d %lld %d %d %lld %llu %lld %s\n", p->sublayers, (long long)p->count, (long long)p->keep_first,
@@ -153,8 +158,7 @@ static bool take_over(struct scores *s, const char *path, const char *key)
     return same;
 }
 
-/* What is recorded: the words as they were given, but not whether they were said again after an interruption. */
-static json_t *facts_of(const struct cli *cli, const struct session *s, const struct common *o, const char *key)
+json_t *work_facts(const struct cli *cli, const struct session *s, const struct common *o, const char *key)
 {
     json_t *facts = session_facts(s, cli, o), *words = json_object_get(facts, "arguments");
     for (size_t i = json_array_size(words); i-- > 0;)
@@ -216,7 +220,7 @@ static int run_job(struct scoring *g, const int64_t *job, int64_t n, struct cli 
     rc = 0;
     for (int64_t i = 0; i < n; i++) {
         g->scores[job[i]] = made[i];
-        g->facts[job[i]] = facts_of(cli, s, o, partial.key);
+        g->facts[job[i]] = work_facts(cli, s, o, partial.key);
         warn_of_zeros(cli, &made[i]);
         if (rc == 0)
             rc = write_job(g, job[i], cal, copy, err);

@@ -311,3 +311,20 @@ const struct task *task_find(const char *name)
             return t;
     return NULL;
 }
+
+const char *task_metric(const struct task *t)
+{
+    return t->reports_norm ? "acc_norm" : "acc";
+}
+
+bool tasks_average(bool *averaged, const struct task *const *tasks, int64_t n)
+{
+    int64_t published = 0, found = 0;
+    for (const struct task *t = task_table; t->name; t++)
+        published += t->averaged;
+    for (int64_t i = 0; i < n; i++)
+        found += tasks[i]->averaged;
+    for (int64_t i = 0; i < n; i++)
+        averaged[i] = tasks[i]->averaged || found == 0;
+    return found == published;
+}

@@ -41,8 +41,10 @@ struct run {
     int64_t n_path;
     int32_t *row_at, *pair_at; /* [longest]: by depth, the row of the token and the pair that scores it (-1: none) */
 
-    float **streams; /* [variants] of [max_rows, dim]; the first is lm.x */
-    float *packed;   /* [max_rows, dim] */
+    float **streams; /* [variants] of [max_rows, dim]; the first is lm.x, and few of the others are ever written, see walk */
+    void *reserved;
+    size_t reserved_bytes;
+    float *packed; /* [max_rows, dim] */
     int32_t *targets;
     float *nll; /* [max_pairs] */
     bool *greedy;
@@ -244,9 +246,14 @@ static int run_open(struct run *r, const struct model *m, const struct compute *
         if (!(*(void **)row[i].where = arena_alloc(&r->arena, (size_t)row[i].n, row[i].size, err)))
             return -1;
     r->streams[0] = r->lm.x;
+    if (n_variants == 1)
+        return 0;
+    size_t one = (size_t)(rows * m->cfg.dim);
+    r->reserved_bytes = (size_t)(n_variants - 1) * one * sizeof(float);
+    if (!(r->reserved = mem_reserve(r->reserved_bytes, err)))
+        return -1;
     for (int64_t i = 1; i < n_variants; i++)
-        if (!(r->streams[i] = arena_alloc(&r->arena, (size_t)(rows * m->cfg.dim), sizeof(float), err)))
-            return -1;
+        r->streams[i] = (float *)r->reserved + (size_t)(i - 1) * one;
     return 0;
 }
 
@@ -275,6 +282,7 @@ int likelihood_run(struct likelihood *out, const struct model *m, const struct c
     rc = 0;
 done:
     lm_close(&r.lm);
+    mem_unreserve(r.reserved, r.reserved_bytes);
     arena_free(&r.arena);
     return rc;
 }

@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/file.h"
 #include "data/pytext.h"
 
 /* ---- texts to tokens ---- */
 
+/* The tokens of a task's choices. */
 struct encoder {
     const struct task_set *set;
     const struct tokenizer *t;
@@ -16,6 +18,10 @@ struct encoder {
     int64_t context_length;
     struct ids context, whole;
     struct ids all; /* every request's tokens, one after another */
+    int64_t n;
+    struct request *requests; /* [n]: a choice each, document by document */
+    size_t *at;               /* [n]: where in `all` its tokens begin, which moves until they have all been added */
+    struct arena arena;
 };
 
 /* out = the tokens of text[n], behind BOS where that goes first. */
@@ -64,8 +70,8 @@ done:
     return given;
 }
 
-/* Adds the request of document i's choice k; its tokens are e->all from *at on, until they have all been added. */
-static int add_request(struct request *q, size_t *at, struct encoder *e, int64_t i, int k, struct err *err)
+/* Adds the request of document i's choice k. */
+static int add_request(struct encoder *e, int64_t i, int k, struct err *err)
 {
     const struct task_document *d = &e->set->docs[i];
     int64_t given = encode_pair(e, &d->choice[k], err), n = (int64_t)e->whole.n;
@@ -77,8 +83,8 @@ static int add_request(struct request *q, size_t *at, struct encoder *e, int64_t
         return err_set(err, "%s: document %lld: choice %d has %lld tokens, the model's context %lld", e->set->file,
                        (long long)d->index, k, (long long)(n - given), (long long)e->context_length);
     int64_t cut = n > e->context_length + 1 ? n - e->context_length - 1 : 0; /* the last token is only predicted */
-    *at = e->all.n;
-    *q = (struct request){.n = n - cut, .first = given - cut};
+    e->at[e->n] = e->all.n;
+    e->requests[e->n++] = (struct request){.n = n - cut, .first = given - cut};
     for (int64_t p = cut; p < n; p++)
         if (ids_push(&e->all, e->whole.ids[p], err) != 0)
             return -1;
@@ -89,10 +95,27 @@ static int encoder_open(struct encoder *e, const struct task_set *set, const str
                         struct err *err)
 {
     int32_t bos_id = tokenizer_bos(t), eos_id = tokenizer_eos(t);
+    int64_t n = 0;
     *e = (struct encoder){.set = set, .t = t, .first = bos ? bos_id : -1, .context_length = context_length};
     if (bos && bos_id < 0)
         return err_set(err, "--bos: the tokenizer has no BOS token");
     e->empty = eos_id >= 0 && !bos ? eos_id : bos_id;
+    for (int64_t i = 0; i < set->n; i++)
+        n += set->docs[i].n_choices;
+    e->requests = arena_alloc(&e->arena, (size_t)n, sizeof *e->requests, err);
+    e->at = arena_alloc(&e->arena, (size_t)n, sizeof *e->at, err);
+    return e->requests && e->at ? 0 : -1;
+}
+
+/* All requests of the task. */
+static int encode_all(struct encoder *e, struct err *err)
+{
+    for (int64_t i = 0; i < e->set->n; i++)
+        for (int choice = 0; choice < e->set->docs[i].n_choices; choice++)
+            if (add_request(e, i, choice, err) != 0)
+                return -1;
+    for (int64_t k = 0; k < e->n; k++)
+        e->requests[k].ids = e->all.ids + e->at[k];
     return 0;
 }
 
@@ -101,6 +124,26 @@ static void encoder_free(struct encoder *e)
     free(e->context.ids);
     free(e->whole.ids);
     free(e->all.ids);
+    arena_free(&e->arena);
+}
+
+int zeroshot_check(char sha256[65], const struct task_set *set, const struct model *m, const struct tokenizer *t, bool bos,
+                   struct err *err)
+{
+    struct encoder e;
+    int rc = encoder_open(&e, set, t, m->cfg.context_length, bos, err) == 0 ? encode_all(&e, err) : -1;
+    for (int64_t i = 0, k = 0; rc == 0 && i < set->n; i++) {
+        const struct task_document *d = &set->docs[i];
+        rc = ids_push(&e.all, d->gold, err);
+        for (int choice = 0; choice < d->n_choices && rc == 0; choice++, k++)
+            rc = ids_push(&e.all, (int32_t)e.requests[k].n, err) == 0 && ids_push(&e.all, (int32_t)e.requests[k].first, err) == 0
+                     ? ids_push(&e.all, (int32_t)d->choice[choice].chars, err)
+                     : -1;
+    }
+    if (rc == 0)
+        bytes_sha256(sha256, e.all.ids, e.all.n * sizeof *e.all.ids);
+    encoder_free(&e);
+    return rc;
 }
 
 /* ---- likelihoods to metrics ---- */
@@ -169,33 +212,19 @@ int zeroshot_run(struct zeroshot_result *results, const struct task_set *set, co
                  struct progress *progress, struct err *err)
 {
     struct encoder e;
-    struct arena arena = {0};
-    int64_t n = 0, k = 0;
+    struct likelihood *out;
     int rc = -1;
     memset(results, 0, (size_t)v->n * sizeof *results);
     if (encoder_open(&e, set, t, m->cfg.context_length, bos, err) != 0)
-        return -1;
-    for (int64_t i = 0; i < set->n; i++)
-        n += set->docs[i].n_choices;
-    struct request *requests = arena_alloc(&arena, (size_t)n, sizeof *requests, err);
-    size_t *at = arena_alloc(&arena, (size_t)n, sizeof *at, err);
-    struct likelihood *out = arena_alloc(&arena, (size_t)(n * v->n), sizeof *out, err);
-    if (!requests || !at || !out)
         goto done;
     progress_begin(progress, set->task->name, set->n, "documents");
-    for (int64_t i = 0; i < set->n; i++)
-        for (int choice = 0; choice < set->docs[i].n_choices; choice++, k++)
-            if (add_request(&requests[k], &at[k], &e, i, choice, err) != 0)
-                goto done;
-    for (k = 0; k < n; k++)
-        requests[k].ids = e.all.ids + at[k];
-    if (likelihood_run(out, m, c, lora, v, requests, n, progress, set->n, err) != 0)
+    if (encode_all(&e, err) != 0 || !(out = arena_alloc(&e.arena, (size_t)(e.n * v->n), sizeof *out, err)) ||
+        likelihood_run(out, m, c, lora, v, e.requests, e.n, progress, set->n, err) != 0)
         goto done;
     progress_end(progress);
-    rc = make_results(results, set, out, v->n, n, err);
+    rc = make_results(results, set, out, v->n, e.n, err);
 done:
     encoder_free(&e);
-    arena_free(&arena);
     for (int64_t i = 0; rc != 0 && i < v->n; i++)
         zeroshot_free(&results[i]);
     return rc;
@@ -210,4 +239,23 @@ void zeroshot_free(struct zeroshot_result *r)
 double zeroshot_reported(const struct zeroshot_result *r)
 {
     return r->task->reports_norm ? r->acc_norm : r->acc;
+}
+
+double zeroshot_reported_stderr(const struct zeroshot_result *r)
+{
+    return r->task->reports_norm ? r->acc_norm_stderr : r->acc_stderr;
+}
+
+double zeroshot_average(double *std_error, const struct zeroshot_result *r, const bool *averaged, int64_t n, int64_t stride)
+{
+    double sum = 0, variance = 0, count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double error = zeroshot_reported_stderr(&r[i * stride]);
+        sum += averaged[i] ? zeroshot_reported(&r[i * stride]) : 0;
+        variance += averaged[i] ? error * error : 0;
+        count += averaged[i];
+    }
+    if (std_error)
+        *std_error = sqrt(variance) / count;
+    return sum / count;
 }

@@ -30,7 +30,17 @@ int zeroshot_run(struct zeroshot_result *results, const struct task_set *set, co
                  struct progress *progress, struct err *err);
 void zeroshot_free(struct zeroshot_result *r);
 
-/* The metric that is published for the task, as a share of 1. */
+/* Checks that every choice can be scored, which may be long before it is. sha256: of all that its results depend on beside the model:
+ * tokens, which of them are scored, lengths, and what is right. */
+int zeroshot_check(char sha256[65], const struct task_set *set, const struct model *m, const struct tokenizer *t, bool bos,
+                   struct err *err);
+
+/* The metric that is published for the task, as a share of 1, and its standard error. */
 double zeroshot_reported(const struct zeroshot_result *r);
+double zeroshot_reported_stderr(const struct zeroshot_result *r);
+
+/* The mean of the published metrics of one model, whose results on n tasks are `stride` apart, over the averaged ones (see
+ * tasks_average). Its standard error takes the tasks for independent samples. NULL: not wanted. */
+double zeroshot_average(double *std_error, const struct zeroshot_result *r, const bool *averaged, int64_t n, int64_t stride);
 
 #endif

@@ -3,6 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int bind_zeroshot(struct zeroshot_scores *z, struct comparison *k, struct err *err)
+{
+    if (k->n_tasks == 0)
+        return 0;
+    z->acc = arena_alloc(&k->arena, (size_t)k->n_tasks, sizeof *z->acc, err);
+    z->std_error = arena_alloc(&k->arena, (size_t)k->n_tasks, sizeof *z->std_error, err);
+    return z->acc && z->std_error ? 0 : -1;
+}
+
 static int bind(struct comparison *k, struct err *err)
 {
     size_t pairs = (size_t)(k->n_criteria * k->n_criteria), texts = (size_t)k->n_texts;
@@ -12,7 +21,7 @@ static int bind(struct comparison *k, struct err *err)
     k->correlation = arena_alloc(&k->arena, pairs, sizeof *k->correlation, err);
     k->overlap = arena_alloc(&k->arena, pairs * (size_t)k->n_ratios, sizeof *k->overlap, err);
     k->intact_ppl = arena_alloc(&k->arena, texts, sizeof *k->intact_ppl, err);
-    return k->variants && k->correlation && k->overlap && k->intact_ppl ? 0 : -1;
+    return k->variants && k->correlation && k->overlap && k->intact_ppl ? bind_zeroshot(&k->intact_zeroshot, k, err) : -1;
 }
 
 bool variant_drops(const struct variant *v, struct unit u)
@@ -40,7 +49,8 @@ static int plan_variant(struct comparison *k, int64_t at, struct model *m, struc
         return -1;
     v->dropped = arena_alloc(&k->arena, (size_t)(v->count > 0 ? v->count : 1), sizeof *v->dropped, err);
     v->ppl = arena_alloc(&k->arena, (size_t)k->n_texts, sizeof *v->ppl, err);
-    if (!v->dropped || !v->ppl || plan_choose(v->dropped, s, v->count, first, last, err) != 0)
+    if (!v->dropped || !v->ppl || bind_zeroshot(&v->zeroshot, k, err) != 0 ||
+        plan_choose(v->dropped, s, v->count, first, last, err) != 0)
         return -1;
     v->cut_swap = plan_cut_swap(s, v->count, first, last);
     v->params = model_params(m);

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# eval zeroshot on our own sample tasks: what it prints and writes, pruned variants at once, and what it refuses.
+# Zero-shot tasks on our own samples, by eval zeroshot and as a column of compare: what is printed and written, pruned variants at
+# once, and what is refused.
 . "${BASH_SOURCE%/*}/common.bash"
 make_inputs
 cp -r "$OLDPWD/tests/fixtures/tasks" tasks || exit 1
@@ -76,4 +77,84 @@ fails 'lost/s.jsonl' eval zeroshot model --data tasks --samples-out lost/s.jsonl
 cp -r model sick && "$tool" set sick model.layers.3.mlp.up_proj.weight 5 nan || complain "tool"
 fails 'layers.3.mlp.up_proj.weight' eval zeroshot sick --data tasks --samples-out bad
 absent bad lost
+
+echo "--- a column of compare"
+table=(compare model --calib calib.txt --samples 3 --seq-len 16 --text calib.txt --max-tokens 200 --ratios 0.125,0.25 --quiet)
+drops() { # FILE.csv: the drop list of each row
+    tail -n +2 "$1" | cut -d, -f5 | tr ' ' ,
+}
+column() { # FILE.csv NUMBER: to nine decimals, a line each
+    tail -n +2 "$1" | cut -d, -f"$2" | awk '{ printf "%.9f\n", $1 }'
+}
+evaluated() { # FILE.csv KEYS WORDS...: what eval zeroshot says of each row's drop list
+    local rows=$1 keys=$2 list
+    shift 2
+    while read -r list; do
+        succeeds eval zeroshot model --data tasks --drop="$list" "$@" --json --quiet
+        "$tool" get .log/out $keys | awk '{ printf "%.9f\n", $1 }'
+    done < <(drops "$rows")
+}
+succeeds "${table[@]}" --criteria ppl,magnitude --tasks $seven --data tasks --out c
+cp .log/out c.txt
+head -n 1 c/compare.csv | grep -q ',zeroshot_average,acc: boolq,acc: piqa,acc_norm: hellaswag,acc: winogrande,acc: arc_easy,acc_norm: arc_challenge,acc_norm: openbookqa$' || complain "the header"
+[ "$(column c/compare.csv 9 | wc -l)" = 9 ] && [ "$(column c/compare.csv 9 | sort -u | wc -l)" -ge 3 ] || complain "nine rows, of which some differ"
+evaluated c/compare.csv average >want.txt && same <(column c/compare.csv 9) want.txt
+evaluated c/compare.csv 'tasks hellaswag acc_norm' >want.txt && same <(column c/compare.csv 12) want.txt
+same <(column c/compare.csv 9 | awk '{ printf "%.2f\n", 100 * $1 }') <(sed -n '3,11s/.* M  *[0-9.]*  *\([0-9.]*\).*/\1/p' c.txt)
+grep -q '^zero-shot %: mean of boolq (acc), piqa (acc), hellaswag (acc_norm)' c.txt || complain "what the mean is of"
+h5() { # NAME: a line each
+    "$tool" reals c/compare.h5 "$1" | tr -d '[]' | tr , '\n' | awk '{ printf "%.9f\n", $1 }'
+}
+same <(h5 intact/zeroshot_average && h5 variants/zeroshot_average) <(column c/compare.csv 9)
+same <(h5 variants/zeroshot | awk 'NR % 7 == 3') <(column c/compare.csv 12 | tail -n +2)
+grep -q 'Zero-shot accuracy against the ratio' c/compare.html || complain "the page"
+"$tool" get c/zeroshot-piqa.json variants 0 drop | grep -qx '\[\]' && [ "$("$tool" get c/zeroshot-piqa.json offset)" = 0 ] || complain "a task's file"
+[ "$("$tool" get c/zeroshot-piqa.json variants | grep -o '"drop"' | wc -l)" = "$(drops c/compare.csv | while read -r list; do tr , '\n' <<<"$list" | sort | tr '\n' ,; echo; done | sort -u | wc -l)" ] || complain "each drop set once"
+
+succeeds "${table[@]}" --criteria ppl --unit sublayer --tasks piqa,lambada --limit 2 --offset 1 --bos --data tasks --out halves
+evaluated halves/compare.csv 'tasks piqa acc' --tasks piqa --limit 2 --offset 1 --bos >want.txt
+same <(column halves/compare.csv 9) want.txt # LAMBADA is none of the published average
+evaluated halves/compare.csv 'tasks lambada acc' --tasks lambada --limit 2 --offset 1 --bos >want.txt
+same <(column halves/compare.csv 11) want.txt
+succeeds "${table[@]}" --criteria ppl --out without
+head -n 1 without/compare.csv | grep -q zeroshot && complain "a column that nobody asked for"
+grep -qi 'zero-shot' .log/out without/compare.html && complain "words that nobody asked for"
+
+echo "--- resumed"
+again=("${table[@]}" --criteria ppl,magnitude --tasks $seven --data tasks --out c)
+cp c/compare.csv whole.csv && rm c/compare.* c/zeroshot-piqa.json && touch -d @1000000000 c/*
+succeeds "${again[@]}" --resume
+same c/compare.csv whole.csv
+[ "$(stat -c %Y c/zeroshot-boolq.json)" = 1000000000 ] || complain "a finished task was run again"
+[ -s c/zeroshot-piqa.json ] || complain "an unfinished task was not"
+touch -d @1000000000 c/zeroshot-*
+succeeds "${again[@]}"
+[ "$(stat -c %Y c/zeroshot-boolq.json)" != 1000000000 ] || complain "finished tasks are taken without --resume"
+printf x >>c/zeroshot-boolq.json && touch -d @1000000000 c/zeroshot-*
+succeeds "${again[@]}" --resume && same c/compare.csv whole.csv
+[ "$(stat -c %Y c/zeroshot-boolq.json)" != 1000000000 ] || complain "a damaged file was taken"
+for other in '--limit 2' '--offset 1' --bos '--ratios 0.25'; do
+    touch -d @1000000000 c/zeroshot-*
+    succeeds "${again[@]}" $other --resume
+    [ "$(stat -c %Y c/zeroshot-piqa.json)" != 1000000000 ] || complain "$other: the results of other work were taken"
+done
+
+echo "--- refused before anything is scored"
+bad=("${table[@]}" --criteria ppl --out refused)
+usage '"chess" is no task' "${bad[@]}" --tasks piqa,chess --data tasks
+usage 'is no task' "${bad[@]}" --tasks '' --data tasks
+usage 'piqa comes twice' "${bad[@]}" --tasks piqa,piqa --data tasks
+usage '--data' "${bad[@]}" --tasks piqa
+for words in '--data tasks' '--limit 1' '--offset 1' --bos; do
+    usage "${words% *} goes with --tasks" "${bad[@]}" $words
+done
+usage '--limit' "${bad[@]}" --tasks piqa --data tasks --limit -1
+usage 'a folder was expected' "${bad[@]}" --tasks piqa,boolq --data tasks/piqa/valid.jsonl
+fails 'nowhere' "${bad[@]}" --tasks piqa --data nowhere
+fails 'boolq/val.jsonl' "${bad[@]}" --tasks boolq --data model
+fails '4 documents' "${bad[@]}" --tasks boolq --data tasks --offset 4
+fails 'bad.jsonl: line 1: "passage"' "${bad[@]}" --tasks boolq --data bad.jsonl
+printf '{"goal":"a wall","sol1":"%0600d","sol2":"red","label":0}\n' 7 >long.jsonl
+fails 'choice 0 has 601 tokens' "${bad[@]}" --tasks piqa --data long.jsonl
+absent refused
 verdict

@@ -208,6 +208,9 @@ static void merges_across_the_end(void **state)
     d.choice[1] = choice[1];
     expect_error(zeroshot_run(&r, &s, &m, &c, NULL, merging, &as_it_is, false, NULL, &err), &err,
                  "made up: document 0: choice 1 adds no token");
+    struct err early = {0};
+    char key[65];
+    expect_error(zeroshot_check(key, &s, &m, merging, false, &early), &early, "made up: document 0: choice 1 adds no token");
     tokenizer_free(merging);
 }
 
@@ -242,6 +245,52 @@ static void long_texts_lose_their_start(void **state)
     expect_error(zeroshot_run(&r, &s, &m, &c, NULL, tok, &as_it_is, false, NULL, &err), &err, "choice 1 has 513 tokens");
 }
 
+/* The key of a task: the same for the same, another with BOS, for another text, and where only what is scored, what is right or how
+ * long a choice is differs. */
+static void keys_of_tasks(void **state)
+{
+    (void)state;
+    enum { KEYS = 7 };
+    struct task_document d = {.n_choices = 2, .choice = {{"a wall", " red", 3}, {"a wall", " blue", 4}}};
+    struct task_set s = {.task = task_find("piqa"), .file = (char *)"made up", .n = 1, .docs = &d};
+    char key[KEYS][65];
+    OK(zeroshot_check(key[0], &s, &m, tok, false, &err));
+    OK(zeroshot_check(key[1], &s, &m, tok, false, &err));
+    OK(zeroshot_check(key[2], &s, &m, tok, true, &err));
+    d.choice[1].continuation = " bluf";
+    OK(zeroshot_check(key[3], &s, &m, tok, false, &err));
+    d.choice[1] = (struct task_choice){"a", " wall blue", 4};
+    OK(zeroshot_check(key[4], &s, &m, tok, false, &err));
+    d.gold = 1;
+    OK(zeroshot_check(key[5], &s, &m, tok, false, &err));
+    d.choice[1].chars = 5;
+    OK(zeroshot_check(key[6], &s, &m, tok, false, &err));
+    assert_string_equal(key[0], key[1]);
+    for (int i = 1; i < KEYS; i++)
+        for (int j = i + 1; j < KEYS; j++)
+            assert_string_not_equal(key[i], key[j]);
+}
+
+/* Two variants of three tasks: the metric that is published for each, and the errors of independent samples. */
+static void averages(void **state)
+{
+    (void)state;
+    const struct task *piqa = task_find("piqa"), *hellaswag = task_find("hellaswag"), *lambada = task_find("lambada");
+    const struct zeroshot_result r[6] = {
+        {.task = piqa, .acc = 0.5, .acc_stderr = 0.03, .acc_norm = 0.9, .acc_norm_stderr = 9},
+        {.task = piqa, .acc = 0.25},
+        {.task = lambada, .acc = 0.1, .acc_stderr = 9},
+        {.task = lambada, .acc = 0.9},
+        {.task = hellaswag, .acc = 0.9, .acc_stderr = 9, .acc_norm = 0.75, .acc_norm_stderr = 0.04},
+        {.task = hellaswag, .acc_norm = 0.5},
+    };
+    const bool averaged[3] = {true, false, true};
+    double error;
+    assert_true(fabs(zeroshot_average(&error, r, averaged, 3, 2) - 0.625) < 1e-12);
+    assert_true(fabs(error - 0.025) < 1e-12); /* sqrt(0.03^2 + 0.04^2) / 2 */
+    assert_true(fabs(zeroshot_average(NULL, r + 1, averaged, 3, 2) - 0.375) < 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +302,8 @@ int main(void)
         cmocka_unit_test(ends_and_empty_contexts),
         cmocka_unit_test(merges_across_the_end),
         cmocka_unit_test(long_texts_lose_their_start),
+        cmocka_unit_test(keys_of_tasks),
+        cmocka_unit_test(averages),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

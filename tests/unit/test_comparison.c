@@ -11,12 +11,14 @@
 #include "cli/comparison.h"
 #include "core/io/h5.h"
 
-enum { CRITERIA = 2, RATIOS = 2, UNITS = 6, TEXTS = 2, VARIANTS = CRITERIA * RATIOS * 2 };
+enum { CRITERIA = 2, RATIOS = 2, UNITS = 6, TEXTS = 2, TASKS = 3, VARIANTS = CRITERIA * RATIOS * 2 };
 
 /* Six blocks, of which the first and the last are protected. Scored by perplexity, and by a criterion that would take block 0. */
 struct made {
     struct unit unit[UNITS], dropped[VARIANTS][2];
     double score[CRITERIA][UNITS], ppl[VARIANTS][TEXTS], intact[TEXTS];
+    double acc[VARIANTS + 1][TASKS], std_error[VARIANTS + 1][TASKS], average[VARIANTS], average_error[VARIANTS];
+    const struct task *tasks[TASKS];
     struct criterion of[CRITERIA];
     const struct criterion *which[CRITERIA];
     struct scores scores[CRITERIA];
@@ -90,6 +92,37 @@ static struct made *make(void)
     return m;
 }
 
+static const bool averaged[TASKS] = {true, false, true};
+
+static struct zeroshot_scores make_scores(struct made *m, int64_t at, double average)
+{
+    for (int t = 0; t < TASKS; t++) {
+        m->acc[at][t] = average + 0.125 * (t - 1);
+        m->std_error[at][t] = 0.0625;
+    }
+    return (struct zeroshot_scores){m->acc[at], m->std_error[at], average, 0.03125};
+}
+
+/* The same with zero-shot scores on three tasks, one of which is no part of the average. */
+static struct made *make_with_tasks(void)
+{
+    static const double average[VARIANTS] = {0.5, 0.5, 0.375, 0.375, 0.4375, 0.25, 0.40625, 0.25};
+    struct made *m = make();
+    const char *const names[TASKS] = {"piqa", "lambada", "hellaswag"};
+    for (int t = 0; t < TASKS; t++)
+        m->tasks[t] = task_find(names[t]);
+    m->k.n_tasks = TASKS;
+    m->k.tasks = m->tasks;
+    m->k.averaged = averaged;
+    for (int64_t i = 0; i < VARIANTS; i++) {
+        m->variants[i].zeroshot = make_scores(m, i, average[i]);
+        m->average[i] = average[i];
+        m->average_error[i] = 0.03125;
+    }
+    m->k.intact_zeroshot = make_scores(m, VARIANTS, 0.5625);
+    return m;
+}
+
 /* ---- CSV ---- */
 
 static void table_to_the_letter(void **state)
@@ -120,6 +153,23 @@ static void table_to_the_letter(void **state)
     OK(comparison_write_csv(path, &m->k, &err));
     OK(file_read(&text, &n, path, &err));
     assert_non_null(strstr(text, "\nppl,0.3,yes,2,1.attn 1.ffn,5000000,"));
+    free(text);
+}
+
+static void table_with_tasks(void **state)
+{
+    (void)state;
+    static const char want[] =
+        "criterion,ratio,protected,count,dropped,parameters,cut_swap_probability,ppl: prose,\"ppl: a,\"\"b\"\"\","
+        "zeroshot_average,acc: piqa,acc: lambada,acc_norm: hellaswag\n"
+        "intact,0,,0,,6000000,,10.125,15,0.5625,0.4375,0.5625,0.6875\n"
+        "ppl,0.125,yes,1,2,5500000,0.25,20.5,30,0.5,0.375,0.5,0.625\n";
+    char *path = in_scratch("z.csv"), *text;
+    size_t n;
+    OK(comparison_write_csv(path, &make_with_tasks()->k, &err));
+    OK(file_read(&text, &n, path, &err));
+    assert_memory_equal(text, want, strlen(want));
+    assert_int_equal(occurrences(text, "\n"), VARIANTS + 2);
     free(text);
 }
 
@@ -217,6 +267,33 @@ static void arrays_read_back(void **state)
     expect_i64(path, "variants/dropped", dropped, (int64_t[]){n, 2}, 2); /* positions in the list: the same ones */
 }
 
+static void zeroshot_reads_back(void **state)
+{
+    (void)state;
+    const int64_t n = VARIANTS, t = TASKS, both[2] = {VARIANTS, TASKS};
+    static const int64_t counts[TASKS] = {1, 0, 1};
+    char *path = in_scratch("z.h5"), *unit;
+    struct made *m = make_with_tasks();
+    struct err none = {0};
+    double *v;
+    int64_t dims[H5_MAX_DIMS];
+    int n_dims;
+    OK(comparison_write_h5(path, &m->sheet, &err));
+    expect_f64(path, "variants/zeroshot", m->acc[0], both, 2);
+    expect_f64(path, "variants/zeroshot_stderr", m->std_error[0], both, 2);
+    expect_f64(path, "variants/zeroshot_average", m->average, &n, 1);
+    expect_f64(path, "variants/zeroshot_average_stderr", m->average_error, &n, 1);
+    expect_f64(path, "intact/zeroshot", m->acc[VARIANTS], &t, 1);
+    expect_f64(path, "intact/zeroshot_average", (double[]){0.5625}, NULL, 0);
+    expect_i64(path, "task_averaged", counts, &t, 1);
+    expect_f64(path, "variants/ppl", m->ppl[0], (int64_t[]){VARIANTS, TEXTS}, 2);
+    OK(h5_read_attr_string(&unit, path, "variants/zeroshot", "unit", &err));
+    assert_string_equal(unit, "share of 1");
+    free(unit);
+    OK(comparison_write_h5(path, &make()->sheet, &err)); /* without tasks there is nothing of them */
+    assert_int_equal(h5_read_f64(&v, dims, &n_dims, path, "variants/zeroshot_average", &none), -1);
+}
+
 /* ---- HTML ---- */
 
 /* The page, malloc'ed. */
@@ -266,6 +343,60 @@ static void page_in_full(void **state)
     free(t);
 }
 
+/* With tasks: two more sections, a column in the list of variants, and everything of the page without them. */
+static void page_with_tasks(void **state)
+{
+    (void)state;
+    char *t = page(&make_with_tasks()->sheet);
+    assert_int_equal(occurrences(t, "<section"), 8);
+    assert_has(
+        t, "The highest zero-shot accuracy comes from <strong>ppl</strong> at 12.5\u00A0% (50.0\u00A0%), and <strong>bi</strong> "
+           "at 30\u00A0% (40.6\u00A0%); the intact model has 56.2\u00A0%, with a standard error of 3.1 points. The cut");
+    assert_has(t, "<h3>Average of 2 tasks <span class=\"note\">– intact model: 56.2\u00A0%</span></h3>");
+    assert_has(t, "<h3>hellaswag <span class=\"note\">– acc_norm, intact model: 68.8\u00A0%</span></h3>");
+    assert_has(t,
+               "Right answers to piqa (acc), hellaswag (acc_norm). The intact model’s average has a standard error of 3.1 points");
+    assert_int_equal(occurrences(t, "(highest)"), RATIOS * 2 * (1 + TASKS));
+    assert_has(t, "<td class=\"best\"><span class=\"value\">50.0\u00A0%<span class=\"hidden\"> (highest)");
+    assert_has(t, "<td><span class=\"value\">37.5\u00A0%<"); /* at 30 %, where bi is ahead */
+    assert_int_equal(occurrences(t, "data-label=\"Zero-shot\""), VARIANTS);
+    assert_has(t, "data-label=\"Parameters left\">5.00 M</td><td role=\"cell\" data-label=\"Zero-shot\">40.6\u00A0%</td>");
+    assert_has(t, "<title>bi at 30\u00A0%: 40.6\u00A0%</title>");
+    assert_has(t, "id=\"ratios-average-wide-title\">Zero-shot accuracy against the part that is dropped<");
+    assert_has(t, "Intact model: 56.2\u00A0%. ppl: 50.0\u00A0% at 12.5\u00A0%, 37.5\u00A0% at 30\u00A0%.");
+    assert_int_equal(occurrences(t, "<path class=\"base\" d=\"M1 7h20\"/>"), 2);     /* the legends */
+    assert_int_equal(occurrences(t, "<path class=\"base\""), 2 + 2 * TEXTS + 2 + 1); /* of each curve, and of ppl's scores */
+    assert_has(t, "29,187");
+    free(t);
+
+    struct made *m = make_with_tasks();
+    m->variants[3].zeroshot.average = 0.01;
+    t = page(&m->sheet);
+    char *plot = strstr(t, "id=\"ratios-average-wide-title\"");
+    assert_non_null(plot);
+    *strstr(plot, "</svg>") = 0;
+    assert_has(plot, ">30</text>"); /* a step of a linear scale, however far accuracies are apart */
+    free(t);
+
+    m = make_with_tasks();
+    m->k.n_criteria = 1;
+    m->k.n_variants = 2 * RATIOS;
+    m->k.tasks = m->tasks + 1;
+    m->k.n_tasks = 1;
+    m->k.averaged = averaged;
+    m->k.intact_zeroshot.average_std_error = NAN; /* of one document */
+    t = page(&m->sheet);
+    assert_has(
+        t, "The zero-shot accuracy is 50.0\u00A0% at 12.5\u00A0% and 37.5\u00A0% at 30\u00A0%; the intact model has 56.2\u00A0%.");
+    assert_has(t, "<h3>lambada <span class=\"note\">– intact model: 56.2\u00A0%</span></h3>");
+    assert_lacks(t, "<summary>Each task");
+    assert_lacks(t, "standard error");
+    free(t);
+    t = page(&make()->sheet);
+    assert_lacks(t, "ero-shot");
+    free(t);
+}
+
 /* Perplexities beyond the picture are arrows, and the rest keeps its room. */
 static void page_off_the_scale(void **state)
 {
@@ -311,7 +442,10 @@ static void page_of_odd_numbers(void **state)
     static const double odd[] = {NAN, INFINITY, -INFINITY, 0, -1, 1e-300, 1e300};
     for (size_t k = 0; k < sizeof odd / sizeof *odd; k++)
         for (int all = 0; all < 2; all++) {
-            struct made *m = make();
+            struct made *m = make_with_tasks();
+            for (int i = 0; i < VARIANTS; i += all ? 1 : 3)
+                m->variants[i].zeroshot.average = m->acc[i][0] = odd[k];
+            m->k.intact_zeroshot.average = odd[k];
             for (int i = 0; i < VARIANTS; i += all ? 1 : 3)
                 m->ppl[i][0] = m->ppl[i][1] = odd[k];
             for (int i = 0; i < UNITS; i += all ? 1 : 3)
@@ -385,6 +519,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_to_the_letter), cmocka_unit_test(arrays_read_back),     cmocka_unit_test(page_in_full),
+        cmocka_unit_test(table_with_tasks),    cmocka_unit_test(zeroshot_reads_back),  cmocka_unit_test(page_with_tasks),
         cmocka_unit_test(page_off_the_scale),  cmocka_unit_test(page_of_little),       cmocka_unit_test(page_of_odd_numbers),
         cmocka_unit_test(page_escapes),        cmocka_unit_test(nothing_half_written),
     };

@@ -169,6 +169,26 @@ static void openbookqa_and_lambada(void **state)
 
 /* ---- files ---- */
 
+/* The published average is over seven tasks. LAMBADA, which is none of them, counts only where none of them is there. */
+static void tasks_of_an_average(void **state)
+{
+    (void)state;
+    const struct task *some[3] = {task_find("piqa"), task_find("lambada"), task_find("arc_easy")}, *all[8];
+    bool in[8];
+    int64_t n = 0;
+    assert_false(tasks_average(in, some, 3));
+    assert_true(in[0] && !in[1] && in[2]);
+    assert_false(tasks_average(in, some + 1, 1));
+    assert_true(in[0]);
+    for (const struct task *t = task_table; t->name; t++)
+        all[n++] = t;
+    assert_true(tasks_average(in, all, n));
+    for (int64_t i = 0; i < n; i++)
+        assert_int_equal(in[i], strcmp(all[i]->name, "lambada") != 0);
+    assert_string_equal(task_metric(task_find("piqa")), "acc");
+    assert_string_equal(task_metric(task_find("hellaswag")), "acc_norm");
+}
+
 static void part_of_a_set(void **state)
 {
     (void)state;
@@ -307,11 +327,17 @@ static void damaged_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(boolq),         cmocka_unit_test(piqa),
-        cmocka_unit_test(hellaswag),     cmocka_unit_test(winogrande),
-        cmocka_unit_test(arc),           cmocka_unit_test(openbookqa_and_lambada),
-        cmocka_unit_test(part_of_a_set), cmocka_unit_test(found_below_a_folder),
-        cmocka_unit_test(damaged_rows),  cmocka_unit_test(damaged_files),
+        cmocka_unit_test(boolq),
+        cmocka_unit_test(piqa),
+        cmocka_unit_test(hellaswag),
+        cmocka_unit_test(winogrande),
+        cmocka_unit_test(arc),
+        cmocka_unit_test(openbookqa_and_lambada),
+        cmocka_unit_test(part_of_a_set),
+        cmocka_unit_test(found_below_a_folder),
+        cmocka_unit_test(damaged_rows),
+        cmocka_unit_test(damaged_files),
+        cmocka_unit_test(tasks_of_an_average),
     };
     return cmocka_run_group_tests(tests, scratch_open, scratch_close);
 }
