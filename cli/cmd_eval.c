@@ -29,7 +29,11 @@ int cmd_eval_ppl(struct cli *cli, struct err *err)
         goto done;
     const struct ppl_protocol *p = &text.protocol;
     cli->result = session_facts(&s, cli, &o);
-    const char *bos = p->bos_stream ? "once before the stream" : p->bos_window ? "before every window" : "none";
+    static const char *const places[] = {[PPL_BOS_NONE] = "none",
+                                         [PPL_BOS_STREAM] = "once before the stream",
+                                         [PPL_BOS_WINDOW] = "before every window",
+                                         [PPL_BOS_FIRST] = "in place of every window's first token"};
+    const char *bos = places[p->bos];
     json_object_update_new(cli->result, json_pack("{sf sf sI sI ss ss ss ss}", "ppl", r.ppl, "nll", r.nll, "tokens_scored",
                                                   (json_int_t)r.tokens_scored, "windows", (json_int_t)r.windows, "protocol",
                                                   p->name, "bos", bos, "text", path, "text_sha256", text.sha256));

@@ -12,13 +12,24 @@ void text_options(struct opt *table, struct text_words *w)
 {
     *w = text_defaults;
     struct opt opts[TEXT_OPTS] = {
-        {OPT_STRING, "protocol", &w->protocol, "P", "shortened-128, shortened-128-bos or gptq-2048"},
+        {OPT_STRING, "protocol", &w->protocol, "P", "shortened-128, shortened-128-bos, gptq-2048 or llamacpp-512"},
         {OPT_STRING, "format", &w->format, "F", "raw: the file as it is; lines: its lines, joined by two line breaks"},
         {OPT_STRING, "rows", &w->rows, "R", "wikitext or ptb: the rows of those data sets, joined as the published scripts do"},
         {OPT_INT, "max-tokens", &w->max_tokens, "N", "use only the first N tokens of the text"},
         {OPT_INT, "seq-len", &w->seq_len, "T", "another window length than the protocol's"},
     };
     memcpy(table, opts, sizeof opts);
+}
+
+/* The stream of text[n] under t->protocol, from which BOS goes where the protocol leaves that to the tokenizer and it adds none. */
+static int make_stream(struct eval_text *t, const struct tokenizer *tokenizer, const char *text, size_t n, struct err *err)
+{
+    struct ppl_protocol *p = &t->protocol;
+    if (p->bos == PPL_BOS_FIRST && !tokenizer_adds_bos(tokenizer))
+        p->bos = PPL_BOS_NONE;
+    if (!p->literal)
+        return tokenizer_encode(&t->ids, tokenizer, text, n, err);
+    return tokenizer_encode_literal(&t->ids, tokenizer, text, n > 0 && text[n - 1] == '\n' ? n - 1 : n, err);
 }
 
 /* The row rule that --rows and --format ask for. */
@@ -54,7 +65,7 @@ int eval_text_open(struct eval_text *t, const struct session *s, const char *pat
     if (!s->t)
         return err_set(err, "%s: it has no tokenizer to read %s with", s->m.path, path);
     int rc = file_sha256(t->sha256, path, err) == 0 && text_read(&data, &size, path, rule, err) == 0
-                 ? tokenizer_encode(&t->ids, s->t, data, size, err)
+                 ? make_stream(t, s->t, data, size, err)
                  : -1;
     if (w->max_tokens > 0 && (size_t)w->max_tokens < t->ids.n)
         t->ids.n = (size_t)w->max_tokens;

@@ -22,9 +22,9 @@ int ids_push(struct ids *list, int32_t id, struct err *err)
     return 0;
 }
 
-static int encode(struct ids *out, const struct tokenizer *t, const char *text, size_t n, bool plain, struct err *err)
+static int encode(struct ids *out, const struct tokenizer *t, const char *text, size_t n, bool plain, bool literal, struct err *err)
 {
-    struct encoder e = {.t = t, .out = out, .err = err, .plain = plain};
+    struct encoder e = {.t = t, .out = out, .err = err, .plain = plain, .literal = literal};
     e.match = pcre2_match_data_create(1, NULL);
     int rc = e.match ? split_text(&e, text, n) : err_set(err, "out of memory");
     pcre2_match_data_free(e.match);
@@ -35,12 +35,17 @@ static int encode(struct ids *out, const struct tokenizer *t, const char *text, 
 
 int tokenizer_encode(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err)
 {
-    return encode(out, t, text, n, t->plain, err);
+    return encode(out, t, text, n, t->plain, false, err);
+}
+
+int tokenizer_encode_literal(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err)
+{
+    return encode(out, t, text, n, t->plain, true, err);
 }
 
 int tokenizer_encode_chat(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err)
 {
-    return encode(out, t, text, n, false, err);
+    return encode(out, t, text, n, false, false, err);
 }
 
 /* ---- opening ---- */

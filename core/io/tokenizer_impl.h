@@ -181,8 +181,8 @@ int added_reserve(struct tokenizer *t, size_t n, struct err *err);
 int added_add(struct tokenizer *t, const struct added *a, struct err *err);
 /* Sorts the items of a set by what they match, and indexes them. */
 void added_set_finish(struct added_set *set);
-/* The longest token of the set that s[n] starts with, or NULL. */
-const struct added *added_match(const struct added_set *set, const char *s, size_t n);
+/* The longest token of the set that s[n] starts with, or NULL; special ones count only where `special` is set. */
+const struct added *added_match(const struct added_set *set, const char *s, size_t n, bool special);
 
 /* Builds the sets to look for, once added tokens and normalizers are in place. */
 int added_finish(struct tokenizer *t, struct err *err);
@@ -208,6 +208,7 @@ struct encoder {
     void *work; /* for words that do not fit on the stack */
     size_t work_bytes;
     bool plain;         /* added tokens are not looked for */
+    bool literal;       /* special ones among them are not */
     bool at_start;      /* nothing of the text has been encoded yet */
     bool after_unknown; /* of PIECES: the token before is the unknown one */
     uint32_t *left_of;  /* [n_tokens], of PIECES with unused ones: bytes of the left part that an unused piece was made of last */

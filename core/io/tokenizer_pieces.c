@@ -32,7 +32,7 @@ static bool is_blank(const char *s, size_t n)
 /* Bytes of what s[n] starts with and nothing divides: a user-defined piece, else a character, else (0) no UTF-8. */
 static size_t unit_of(const struct tokenizer *t, const char *s, size_t n, bool *frozen)
 {
-    const struct added *piece = t->frozen.n > 0 ? added_match(&t->frozen, s, n) : NULL;
+    const struct added *piece = t->frozen.n > 0 ? added_match(&t->frozen, s, n, true) : NULL;
     *frozen = piece != NULL;
     if (piece)
         return piece->match.n;

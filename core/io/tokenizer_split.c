@@ -300,7 +300,8 @@ static int split_added(struct encoder *e, const struct added_set *set, const cha
 {
     size_t done = 0;
     for (size_t i = 0; set->n > 0 && i < n;) {
-        const struct added *a = set->first[(uint8_t)s[i]] < set->first[(uint8_t)s[i] + 1] ? added_match(set, s + i, n - i) : NULL;
+        bool may = set->first[(uint8_t)s[i]] < set->first[(uint8_t)s[i] + 1];
+        const struct added *a = may ? added_match(set, s + i, n - i, !e->literal) : NULL;
         if (!a) {
             i++;
             continue;

@@ -324,14 +324,15 @@ static uint32_t lower_bound(const struct added *items, uint32_t lo, uint32_t hi,
     return lo;
 }
 
-const struct added *added_match(const struct added_set *set, const char *s, size_t n)
+const struct added *added_match(const struct added_set *set, const char *s, size_t n, bool special)
 {
     const struct added *best = NULL;
     uint32_t lo = set->first[(uint8_t)s[0]], hi = set->first[(uint8_t)s[0] + 1];
     for (size_t depth = 1; lo < hi; depth++) {
         /* items lo .. hi - 1 share s[0 .. depth); those that end here sort first */
         for (; lo < hi && set->items[lo].match.n == depth; lo++)
-            best = &set->items[lo];
+            if (special || !set->items[lo].special)
+                best = &set->items[lo];
         if (depth == n)
             break;
         uint8_t c = (uint8_t)s[depth];

@@ -92,22 +92,34 @@ int lm_nll(struct lm *lm, float *nll, const float *x, const int32_t *targets, in
     return 0;
 }
 
-int lm_stream_nll(struct lm *lm, float *nll, float *x, const int32_t *ids, int64_t n, int64_t len, struct err *err)
+/* The losses of positions from .. len - 2 of each window: the last one predicts nothing that is scored. */
+static int stream_tail_nll(struct lm *lm, float *nll, float *x, const int32_t *ids, int64_t n, int64_t len, int64_t from,
+                           struct err *err)
 {
-    int64_t dim = lm->m->cfg.dim, targets = len - 1; /* the last position of a window predicts nothing that is scored */
+    int64_t dim = lm->m->cfg.dim, targets = len - 1 - from;
     for (int64_t i = 0; i < n; i++) {
-        memmove(x + i * targets * dim, x + i * len * dim, (size_t)(targets * dim) * sizeof *x);
-        memcpy(lm->targets + i * targets, ids + i * len + 1, (size_t)targets * sizeof *lm->targets);
+        memmove(x + i * targets * dim, x + (i * len + from) * dim, (size_t)(targets * dim) * sizeof *x);
+        memcpy(lm->targets + i * targets, ids + i * len + from + 1, (size_t)targets * sizeof *lm->targets);
     }
     return lm_nll(lm, nll, x, lm->targets, n * targets, err);
 }
 
-int lm_window_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int64_t len, struct err *err)
+int lm_stream_nll(struct lm *lm, float *nll, float *x, const int32_t *ids, int64_t n, int64_t len, struct err *err)
+{
+    return stream_tail_nll(lm, nll, x, ids, n, len, 0, err);
+}
+
+int lm_tail_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int64_t len, int64_t from, struct err *err)
 {
     batch_uniform(&lm->batch, n, len);
     if (lm_forward(lm, ids, err) != 0)
         return -1;
-    return lm_stream_nll(lm, nll, lm->x, ids, n, len, err);
+    return stream_tail_nll(lm, nll, lm->x, ids, n, len, from, err);
+}
+
+int lm_window_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int64_t len, struct err *err)
+{
+    return lm_tail_nll(lm, nll, ids, n, len, 0, err);
 }
 
 int lm_cache(struct kv_cache *kv, const struct model *m, int64_t cap, struct arena *arena, struct err *err)

@@ -46,6 +46,9 @@ int lm_nll(struct lm *lm, float *nll, const float *x, const int32_t *targets, in
  * n * len is at most max_rows. */
 int lm_window_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int64_t len, struct err *err);
 
+/* As lm_window_nll, but the losses nll [n, len - 1 - from] of each sequence's tokens behind its first from + 1 only. */
+int lm_tail_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int64_t len, int64_t from, struct err *err);
+
 /* The losses nll [n, len - 1] of n windows of ids [n, len] from their residual streams x [n, len, dim], which is packed in place. */
 int lm_stream_nll(struct lm *lm, float *nll, float *x, const int32_t *ids, int64_t n, int64_t len, struct err *err);
 

@@ -64,6 +64,15 @@ ppl() { # WORDS...: perplexity by eval ppl
 }
 [ "$(ppl model --drop 2,5)" = "$(ppl d)" ] || complain "a pruned model is the model without those blocks"
 [ "$(ppl model)" != "$(ppl d)" ] || complain "pruning changes nothing?"
+llamacpp=(eval ppl model --protocol llamacpp-512 --seq-len 32 --quiet) # a token a byte: exactly the two windows that it needs
+printf '%61s<s>\n' text >two.txt
+succeeds "${llamacpp[@]}" --text two.txt --json && object "${facts[@]}" ppl nll tokens_scored windows protocol bos text text_sha256
+grep -q '"tokens_scored":30,"windows":2,"protocol":"llamacpp-32","bos":"none"' .log/out || complain "llamacpp-32: $(cat .log/out)"
+printf '%60s<s>\n' text >short.txt # the line break at the end does not count
+fails 'short.txt: the text has 63 tokens, llamacpp-32 needs 64 (two windows)' "${llamacpp[@]}" --text short.txt
+cp -r model adds && printf '{"add_bos_token":true,"bos_token":"<s>"}' >adds/tokenizer_config.json
+succeeds "${llamacpp[@]/model/adds}" --text short.txt --json
+grep -q '"windows":2,.*"bos":"in place of every window.s first token"' .log/out || complain "add_bos_token: $(cat .log/out)"
 succeeds eval speed model --out-len 8 --runs 2 --warmup 1 --json --quiet
 object prefill_tok_s decode_tok_s latency_s latency_std throughput_tok_s peak_rss_bytes bytes_per_token
 succeeds eval ppl model --text calib.txt --seq-len 32 --quiet && grep -q perplexity .log/out || complain "without --json"

@@ -41,6 +41,7 @@ usage '--loss-average' train model --rows rows.json --out t --loss-average mean
 usage '--adapter' merge model --out m
 usage '--text' eval ppl model
 usage 'guess' eval ppl model --text calib.txt --protocol guess
+usage '--seq-len' eval ppl model --text calib.txt --protocol llamacpp-512 --seq-len 2
 usage '--rows' eval ppl model --text calib.txt --rows c4
 usage '--data' eval zeroshot model
 usage '--prompt' generate model

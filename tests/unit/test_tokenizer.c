@@ -93,19 +93,27 @@ static struct tokenizer *open_with(const struct scratch *s, const char *pre, con
     return t;
 }
 
-static void expect_ids(const struct tokenizer *t, const char *text, size_t n_text, size_t n, const int32_t *ids)
+typedef int encode_fn(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err);
+
+static void expect_by(encode_fn *encode, const struct tokenizer *t, const char *text, size_t n_text, size_t n, const int32_t *ids)
 {
     struct ids out = {0};
     struct err err = {0};
-    assert_int_equal(tokenizer_encode(&out, t, text, n_text, &err), 0);
+    assert_int_equal(encode(&out, t, text, n_text, &err), 0);
     assert_int_equal(out.n, n);
     for (size_t i = 0; i < n; i++)
         assert_int_equal(out.ids[i], ids[i]);
     free(out.ids);
 }
 
-#define EXPECT(t, text, ...)                                                                                                       \
-    expect_ids(t, text, sizeof(text) - 1, sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t), (int32_t[]){__VA_ARGS__})
+static void expect_ids(const struct tokenizer *t, const char *text, size_t n_text, size_t n, const int32_t *ids)
+{
+    expect_by(tokenizer_encode, t, text, n_text, n, ids);
+}
+
+#define EXPECT_BY(encode, t, text, ...)                                                                                            \
+    expect_by(encode, t, text, sizeof(text) - 1, sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t), (int32_t[]){__VA_ARGS__})
+#define EXPECT(t, text, ...) EXPECT_BY(tokenizer_encode, t, text, __VA_ARGS__)
 
 static void merges_go_by_rank(void **state)
 {
@@ -138,6 +146,14 @@ static void added_tokens_come_first(void **state)
     EXPECT(t, "a<s> \nb", 0, 15, 1);      /* rstrip takes the blanks after it */
     EXPECT(t, "a <s><w> b", 0, 16, 3, 1); /* the longest one, whose lstrip takes the blank before it */
     EXPECT(t, "<s><s>", 15, 15);
+    tokenizer_free(t);
+}
+
+static void special_tokens_may_be_text(void **state)
+{
+    struct tokenizer *t = open_with(*state, digits_then_bytes, "");
+    EXPECT_BY(tokenizer_encode_literal, t, "a<s> b", 0, 3, 1);         /* '<', 's' and '>' have no token */
+    EXPECT_BY(tokenizer_encode_literal, t, "a <s><w> b", 0, 16, 3, 1); /* not special, so found as ever */
     tokenizer_free(t);
 }
 
@@ -326,10 +342,12 @@ static void truncated_files_are_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(merges_go_by_rank),      TEST(digits_stand_alone),          TEST(added_tokens_come_first),
-        TEST(unknown_bytes_vanish),   TEST(whole_words_may_skip_merges), TEST(invalid_utf8_round_trips),
-        TEST(long_words_merge_alike), TEST(decoding_checks_ids),         TEST(chat_and_save),
-        TEST(bad_files_are_refused),  TEST(truncated_files_are_refused),
+        TEST(merges_go_by_rank),        TEST(digits_stand_alone),
+        TEST(added_tokens_come_first),  TEST(special_tokens_may_be_text),
+        TEST(unknown_bytes_vanish),     TEST(whole_words_may_skip_merges),
+        TEST(invalid_utf8_round_trips), TEST(long_words_merge_alike),
+        TEST(decoding_checks_ids),      TEST(chat_and_save),
+        TEST(bad_files_are_refused),    TEST(truncated_files_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

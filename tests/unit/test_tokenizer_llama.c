@@ -25,11 +25,13 @@ static struct tokenizer *open_llama_json(const struct llama_json *j)
     return t;
 }
 
-static void expect_ids(const struct tokenizer *t, const char *text, size_t n_text, size_t n, const int32_t *ids)
+typedef int encode_fn(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err);
+
+static void expect_by(encode_fn *encode, const struct tokenizer *t, const char *text, size_t n_text, size_t n, const int32_t *ids)
 {
     struct ids out = {0};
     struct buf seen = {0};
-    OK(tokenizer_encode(&out, t, text, n_text, &err));
+    OK(encode(&out, t, text, n_text, &err));
     for (size_t i = 0; i < out.n; i++)
         buf_text(&seen, " %d", out.ids[i]);
     if (out.n != n || (n && memcmp(out.ids, ids, n * sizeof *ids)))
@@ -38,8 +40,14 @@ static void expect_ids(const struct tokenizer *t, const char *text, size_t n_tex
     free(out.ids);
 }
 
-#define EXPECT(t, text, ...)                                                                                                       \
-    expect_ids(t, text, sizeof(text) - 1, sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t), (int32_t[]){__VA_ARGS__})
+static void expect_ids(const struct tokenizer *t, const char *text, size_t n_text, size_t n, const int32_t *ids)
+{
+    expect_by(tokenizer_encode, t, text, n_text, n, ids);
+}
+
+#define EXPECT_BY(encode, t, text, ...)                                                                                            \
+    expect_by(encode, t, text, sizeof(text) - 1, sizeof((int32_t[]){__VA_ARGS__}) / sizeof(int32_t), (int32_t[]){__VA_ARGS__})
+#define EXPECT(t, text, ...) EXPECT_BY(tokenizer_encode, t, text, __VA_ARGS__)
 
 static void expect_text(const struct tokenizer *t, const char *want, size_t n_want, size_t n, const int32_t *ids)
 {
@@ -446,6 +454,8 @@ static void gguf_as_the_model(void **state)
         EXPECT(t, "\xC3\xA9\xE2\x82\xACz", 259, 263, 229, 133, 175, 125);
         EXPECT(t, "a <unk> a</s>ab", 267, 259, 0, 259, 267, 2, 268);
         EXPECT(t, "ab<u>ab", 268, 273, 268); /* recognised too, and a new text begins after it */
+        EXPECT_BY(tokenizer_encode_literal, t, "a</s>ab", 267, 63, 50, 118, 65, 264); /* text like any other */
+        EXPECT_BY(tokenizer_encode_literal, t, "ab<u>ab", 268, 273, 268);
         DECODES(t, " ab\xE2\x82\xAC", 259, 268, 229, 133, 175);
         assert_int_equal(tokenizer_bos(t), 1);
         assert_true(tokenizer_adds_bos(t));
