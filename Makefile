@@ -25,7 +25,7 @@ TESTS    := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*/test_*.c))
 MODEL_SHA := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 MODEL     := $(BUILD)/models/SmolLM2-135M-Instruct.Q4_1.gguf
 
-.PHONY: soak-build all deps model data demo test test-build test-long bench clean install help
+.PHONY: soak-build all deps model data demo test test-build test-long bench bench-7b clean install help
 all: $(BUILD)/espalier
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make test     every test"
 	@echo "make test-long  the server under load with sanitizers; SOAK_SECONDS=$(SOAK_SECONDS) SOAK_CLIENTS=$(SOAK_CLIENTS)"
 	@echo "make bench    speed against this machine's own limits"
+	@echo "make bench-7b the same, and memory, of a model of Vicuna-7B's size (30 GB of disk, most of an hour; 1.1B where there is no room)"
 	@echo "make V=1      shows the commands; WERROR=1 makes warnings errors; BUILD=DIR builds elsewhere"
 	@echo "make install  copies the program to PREFIX/bin (PREFIX=$(PREFIX))"
 
@@ -123,6 +124,11 @@ soak-build: $(BUILD)/espalier $(BUILD)/tests/soak/soak $(BUILD)/tests/cli/test_t
 
 bench: $(BUILD)/espalier $(MODEL)
 	$(BUILD)/espalier bench $(MODEL)
+
+# Random weights in the first of these shapes that the disk has room for; what is finished is not run again.
+BENCH_SHAPE ?= configs/shapes/vicuna-7b-v1.3.json,configs/shapes/llama-1.1b.json
+bench-7b: $(BUILD)/espalier
+	$(BUILD)/espalier bench --shape $(BENCH_SHAPE) --out $(BUILD)/bench-7b
 
 PREFIX ?= /usr/local
 install: $(BUILD)/espalier

@@ -55,6 +55,7 @@ struct session {
     struct tokenizer *t; /* NULL when the model has none and none was asked for */
     struct lora_set lora;
     const struct lora_set *adapter; /* &lora, or NULL */
+    struct save_told saved;         /* by session_save */
     double started;
 };
 
@@ -66,6 +67,9 @@ void session_close(struct session *s);
 
 /* What result files record: version, command, model and hash, seed, dtype, compute mode, ISA, threads, wall seconds, peak RSS. */
 json_t *session_facts(const struct session *s, const struct cli *cli, const struct common *o);
+
+/* Adds what session_save took: "written_bytes" (of weights), "write_s", "check_s"; and brings time and memory up to date. */
+void session_saved_facts(json_t *facts, const struct session *s);
 
 /* Where and how a command writes a model. */
 struct target {

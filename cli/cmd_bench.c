@@ -1,9 +1,12 @@
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "cli/cli.h"
+#include "cli/bench_shape.h"
 #include "core/base/rng.h"
+#include "core/model/stream.h"
 #include "eval/bench.h"
+#include "eval/generate.h"
 #include "eval/speed.h"
 #include "prune/score.h"
 #include "train/trainer.h"
@@ -140,36 +143,86 @@ static int bench_decode(struct cli *cli, struct figure *f, const struct session 
     int32_t prompt[12];
     struct speed_result r;
     random_ids(prompt, 12, s->m.cfg.vocab_size);
-    if (speed_measure(&r, &s->m, &s->c, NULL, prompt, 12, 128, 1, 3, &cli->progress, err) != 0)
+    bool large = model_bytes(&s->m) > (size_t)1 << 30; /* tells its speed in fewer tokens */
+    const struct speed_protocol p = {.batch = 1, .n_prompt = 12, .out_len = large ? 32 : 128, .warmup = 1, .runs = large ? 2 : 3};
+    if (speed_measure(&r, NULL, &s->m, &s->c, NULL, prompt, &p, &cli->progress, err) != 0)
         return -1;
     *f = (struct figure){"decode, batch 1", "GB/s", r.decode_tok_s * (double)r.bytes_per_token, 0, 0.70, r.decode_tok_s};
     return 0;
 }
 
-int cmd_bench(struct cli *cli, struct err *err)
+/* In the order they are run. */
+static const struct bench {
+    const char *name;
+    bench_fn *fn;
+    enum limit limit;
+} benches[] = {
+    {"decode", bench_decode, READ_BANDWIDTH},
+    {"prefill", bench_prefill, SGEMM_PEAK},
+    {"training", bench_training, SGEMM_PEAK},
+    {"scoring", bench_scoring, SGEMM_PEAK},
+};
+enum { N_BENCHES = sizeof benches / sizeof *benches };
+
+/* "decode,scoring" to chosen[]; NULL: all of them. */
+static int choose(bool chosen[N_BENCHES], const char *list, struct err *err)
 {
-    struct opt own[] = {{.kind = OPT_END}};
-    struct opt_words words;
-    struct common o;
+    for (int i = 0; i < N_BENCHES; i++)
+        chosen[i] = !list;
+    for (const char *p = list; p; p = strchr(p, ',')) {
+        p += *p == ',';
+        size_t n = strcspn(p, ",");
+        int i = 0;
+        while (i < N_BENCHES && (strlen(benches[i].name) != n || strncmp(benches[i].name, p, n)))
+            i++;
+        if (i == N_BENCHES)
+            return err_usage(err, "--only %s: some of decode, prefill, training, scoring were expected, with commas between them",
+                             list);
+        chosen[i] = true;
+    }
+    return 0;
+}
+
+static int bench_model(struct cli *cli, const struct common *o, const char *model, const char *only, struct err *err)
+{
+    bool chosen[N_BENCHES];
     struct session s;
-    int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL", err);
-    if (rc != 0)
-        return rc > 0 ? 0 : -1;
-    if (session_open(&s, &o, words.word[0], 0, err) != 0)
+    int rc = 0;
+    if (choose(chosen, only, err) != 0)
         return -1;
-    static const struct {
-        bench_fn *fn;
-        enum limit limit;
-    } benches[] = {
-        {bench_decode, READ_BANDWIDTH}, {bench_prefill, SGEMM_PEAK}, {bench_training, SGEMM_PEAK}, {bench_scoring, SGEMM_PEAK}};
+    if (session_open(&s, o, model, only && !strcmp(only, "scoring") ? BLOCKWISE : 0, err) != 0)
+        return -1;
     json_t *list = json_array();
     if (cli->out && !cli->json)
         fprintf(cli->out, "%s, OpenBLAS %s, %d threads\n%-30s %8s %8s %-7s %7s  %7s  %9s\n", s.c.rows->isa, gemm_backend(),
                 pool_threads(s.c.pool), "", "reached", "limit", "", "share", "aim", "tokens/s");
-    for (size_t i = 0; i < sizeof benches / sizeof *benches && rc == 0; i++)
-        rc = bench_one(cli, list, &s, benches[i].fn, benches[i].limit, err);
-    cli->result = session_facts(&s, cli, &o);
+    for (int i = 0; i < N_BENCHES && rc == 0; i++)
+        if (chosen[i])
+            rc = bench_one(cli, list, &s, benches[i].fn, benches[i].limit, err);
+    cli->result = session_facts(&s, cli, o);
     json_object_set_new(cli->result, "figures", list);
     session_close(&s);
     return rc;
+}
+
+int cmd_bench(struct cli *cli, struct err *err)
+{
+    const char *only = NULL, *shapes = NULL, *out = NULL;
+    struct opt own[] = {
+        {OPT_STRING, "only", &only, "WHAT", "some of decode,prefill,training,scoring"},
+        {OPT_STRING, "shape", &shapes, "CONFIG,...",
+         "instead of a MODEL: all stages on random weights of this shape, or the next "
+         "where the disk has no room for it"},
+        {OPT_STRING, "out", &out, "DIR",
+         "with --shape: folder for the checkpoint and the results; finished stages are not run again"},
+        {.kind = OPT_END},
+    };
+    struct opt_words words;
+    struct common o;
+    int rc = command_parse(cli, &words, own, &o, 0, 0, 1, "MODEL [--only WHAT] | --shape CONFIG --out DIR", err);
+    if (rc != 0)
+        return rc > 0 ? 0 : -1;
+    if (shapes ? words.n || only || !out : words.n != 1 || out)
+        return err_usage(err, "bench needs either a MODEL or --shape and --out");
+    return shapes ? bench_shapes(cli, &o, shapes, out, err) : bench_model(cli, &o, words.word[0], only, err);
 }

@@ -21,6 +21,7 @@ int cmd_convert(struct cli *cli, struct err *err)
     if (rc == 0) {
         cli->result = session_facts(&s, cli, &o);
         json_object_set_new(cli->result, "out", json_string(t.out));
+        session_saved_facts(cli->result, &s);
         if (cli->out && !cli->json)
             fprintf(cli->out, "%s: %lld blocks and %.2f M parameters in %s\n", s.m.path, (long long)s.m.n_order,
                     1e-6 * (double)model_params(&s.m), t.out);

@@ -217,8 +217,10 @@ int cmd_prune(struct cli *cli, struct err *err)
         cli->result = d.facts = session_facts(&s, cli, &o);
         rc = session_save(&s, cli, &t, "plan.json", write_plan, &d, err);
     }
-    if (rc == 0)
+    if (rc == 0) {
+        session_saved_facts(cli->result, &s);
         report(cli, &d, t.out);
+    }
     json_decref(d.repair);
     free(d.dropped);
     session_close(&s);

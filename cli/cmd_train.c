@@ -248,6 +248,7 @@ int cmd_merge(struct cli *cli, struct err *err)
     if (rc == 0) {
         cli->result = session_facts(&s, cli, &o);
         json_object_set_new(cli->result, "out", json_string(t.out));
+        session_saved_facts(cli->result, &s);
         if (cli->out && !cli->json)
             fprintf(cli->out, "%s with %s merged in: %.2f M parameters in %s\n", s.m.path, o.adapter,
                     1e-6 * (double)model_params(&s.m), t.out);

@@ -122,3 +122,10 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
                      gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
                      clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
 }
+
+void session_saved_facts(json_t *facts, const struct session *s)
+{
+    json_object_update_new(facts, json_pack("{sI sf sf sf sI}", "written_bytes", (json_int_t)s->saved.bytes, "write_s",
+                                            s->saved.write_seconds, "check_s", s->saved.check_seconds, "wall_seconds",
+                                            clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss()));
+}

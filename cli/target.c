@@ -111,6 +111,7 @@ int session_save(struct session *s, struct cli *cli, const struct target *t, con
                              .keep = p.dtype < 0,
                              .shard_bytes = p.shard_bytes,
                              .lora = s->adapter,
-                             .tokenizer = s->t};
+                             .tokenizer = s->t,
+                             .told = &s->saved};
     return (p.file ? save_file : save_folder)(s, cli, t, &o, name, also_write, arg, err);
 }

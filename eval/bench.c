@@ -1,7 +1,11 @@
 #include "eval/bench.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "core/base/file.h"
 #include "core/base/progress.h"
 
 enum { TRIES = 10, SIDE = 1536 };
@@ -68,4 +72,42 @@ double bench_read_bandwidth(const struct compute *c, size_t bytes, struct err *e
     }
     free(data);
     return best;
+}
+
+double bench_write_rate(const char *dir, size_t bytes, struct err *err)
+{
+    enum { PIECE = 8 << 20 };
+    struct file_writer w;
+    uint32_t *data = mem_alloc(PIECE, 1, err);
+    char *path = path_join(dir, "write-rate", err);
+    double start = clock_seconds(), rate = 0;
+    if (!data || !path || file_writer_open(&w, path, err) != 0)
+        goto done;
+    for (uint32_t i = 0; i < PIECE / sizeof *data; i++)
+        data[i] = i * 2654435761u; /* nothing that a disk could shorten */
+    int rc = 0;
+    size_t left = bytes;
+    for (; left > 0 && rc == 0; left -= left < PIECE ? left : PIECE)
+        rc = file_writer_put(&w, data, left < PIECE ? left : PIECE, err);
+    if (rc != 0)
+        file_writer_abort(&w);
+    else if (file_writer_commit(&w, err) == 0)
+        rate = (double)bytes / (clock_seconds() - start);
+    unlink(path);
+done:
+    free(data);
+    free(path);
+    return rate;
+}
+
+bool bench_has_amx(void)
+{
+    char *text;
+    size_t n;
+    struct err none = {0};
+    if (file_read(&text, &n, "/proc/cpuinfo", &none) != 0)
+        return false;
+    bool has = strstr(text, " amx_bf16") && strstr(text, " amx_tile");
+    free(text);
+    return has;
 }

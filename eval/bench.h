@@ -2,6 +2,8 @@
 #ifndef ESPALIER_EVAL_BENCH_H
 #define ESPALIER_EVAL_BENCH_H
 
+#include <stdbool.h>
+
 #include "core/kernel/compute.h"
 
 /* Floating-point operations per second of sgemm, all threads at once on matrices that suit it; the best of several tries. */
@@ -10,5 +12,12 @@ double bench_sgemm_peak(const struct compute *c, struct err *err);
 /* Bytes per second that all threads together read from a buffer of `bytes`; the best of several tries. 0 and an error without
  * the memory. */
 double bench_read_bandwidth(const struct compute *c, size_t bytes, struct err *err);
+
+/* Bytes per second that the disk under the folder `dir` takes, until they are safe, in a file of `bytes`. 0 and an error where it does
+ * not. */
+double bench_write_rate(const char *dir, size_t bytes, struct err *err);
+
+/* Whether the processor multiplies tiles of bf16 (AMX), by what the system says of it. */
+bool bench_has_amx(void);
 
 #endif

@@ -1,4 +1,4 @@
-/* What engine.c (jobs, the queue, the thread) and engine_step.c (slots and steps) share. */
+/* What engine.c (jobs, the queue, the thread) and engine_step.c (slots and steps) share; speed.c times the steps of a lane. */
 #ifndef ESPALIER_EVAL_ENGINE_IMPL_H
 #define ESPALIER_EVAL_ENGINE_IMPL_H
 
@@ -72,6 +72,9 @@ bool lane_admit(struct lane *l, struct sequence *s, uint64_t now);
 
 /* Frees the slots of sequences that are cancelled or have ended. */
 void lane_leave(struct lane *l, struct slot *slot);
+
+/* Empties the caches of free slots: nothing of an earlier prompt is used again. */
+void lane_forget(struct lane *l);
 
 /* One forward; sequences gain tokens and may end. Returns the rows it took; *prompt_rows are those of prompts. */
 int64_t lane_step(struct lane *l, int64_t *prompt_rows);

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "core/model/stream.h"
+
 size_t lane_slot_bytes(const struct engine_variant *v, int64_t context)
 {
     const struct config *cfg = &v->m->cfg;
@@ -104,6 +106,13 @@ void lane_leave(struct lane *l, struct slot *slot)
 {
     slot->seq = NULL;
     l->n_running--;
+}
+
+void lane_forget(struct lane *l)
+{
+    for (int64_t i = 0; i < l->n_slots; i++)
+        if (!l->slots[i].seq)
+            l->slots[i].kv.len = l->slots[i].whole = 0;
 }
 
 /* ---- the batch ---- */
@@ -281,6 +290,7 @@ int64_t lane_step(struct lane *l, int64_t *prompt_rows)
         memcpy(l->last + i * dim, l->lm.x + l->picks[i].row * dim, (size_t)dim * sizeof(float));
     struct output_job j = {.l = l};
     if (l->n_picks > 0) {
+        model_use(l->v->m, l->v->m->cfg.n_blocks);
         head_logits(l->lm.c, l->logits, &l->v->m->head, &l->lm.head, l->last, l->n_picks, true);
         pool_run(l->lm.c->pool, pick_task, &j, l->n_picks);
     }

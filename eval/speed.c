@@ -2,10 +2,16 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-int64_t speed_bytes_per_token(const struct model *m)
+#include "core/base/whole.h"
+#include "eval/engine_impl.h"
+
+enum { PREFILL_ROWS = 512 };
+
+int64_t speed_bytes_per_step(const struct model *m, int64_t batch)
 {
-    size_t n = (size_t)m->head.w.rows * m->head.w.row_bytes + m->embed.row_bytes;
+    size_t n = (size_t)m->head.w.rows * m->head.w.row_bytes + (size_t)batch * m->embed.row_bytes;
     for (int64_t k = 0; k < m->n_order; k++)
         for (int p = 0; p < PROJ_COUNT; p++) {
             const struct block *b = &m->blocks[m->order[k]];
@@ -15,61 +21,145 @@ int64_t speed_bytes_per_token(const struct model *m)
     return (int64_t)n;
 }
 
-/* One run: seconds for the prompt, and for the out_len - 1 steps after the first token. */
-static int one_run(double *prefill, double *decode, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t out_len,
-                   struct err *err)
+struct rig {
+    const struct speed_protocol *p;
+    struct lane lane;
+    struct sequence sequences[SPEED_MAX_BATCH];
+    int32_t *ids; /* [batch, out_len] */
+    int64_t prompt_rows;
+};
+
+/* One run. */
+struct timing {
+    double prefill, decode; /* seconds until every sequence has a token, and from then on */
+    int64_t decoded;        /* tokens of the second part */
+};
+
+static void begin(struct rig *g, const int32_t *prompts)
 {
-    static const struct sampling greedy = {0};
-    double start = clock_seconds();
-    generator_reset(g);
-    if (generator_feed(g, prompt, n_prompt, err) != 0)
-        return -1;
-    int32_t id = generator_pick(g, &greedy, NULL);
-    double first = clock_seconds();
-    for (int64_t i = 1; i < out_len; i++) {
-        if (generator_feed(g, &id, 1, err) != 0)
-            return -1;
-        id = generator_pick(g, &greedy, NULL);
+    lane_forget(&g->lane);
+    g->prompt_rows = 0;
+    for (int64_t i = 0; i < g->p->batch; i++) {
+        struct sequence *s = &g->sequences[i];
+        *s = (struct sequence){.ask = {.prompt = prompts + i * g->p->n_prompt, .n_prompt = g->p->n_prompt, .eos = -1}};
+        s->ask.max_tokens = g->p->out_len;
+        s->ids = g->ids + i * g->p->out_len;
+        lane_admit(&g->lane, s, (uint64_t)i + 1);
     }
-    *prefill = first - start;
-    *decode = clock_seconds() - first;
+}
+
+/* A step; the sequences that end with it leave. */
+static int step(struct rig *g, struct err *err)
+{
+    int64_t prompt_rows;
+    lane_step(&g->lane, &prompt_rows);
+    g->prompt_rows += prompt_rows;
+    for (int64_t i = 0; i < g->lane.n_slots; i++) {
+        struct slot *slot = &g->lane.slots[i];
+        if (!slot->seq || slot->seq->ending == RUNNING)
+            continue;
+        if (slot->seq->ending == FINISH_ERROR)
+            return model_blame_nonfinite(g->lane.v->m, g->lane.lm.c, "a logit", err);
+        lane_leave(&g->lane, slot);
+    }
     return 0;
 }
 
-int speed_measure(struct speed_result *r, const struct model *m, const struct compute *c, const struct lora_set *lora,
-                  const int32_t *prompt, int64_t n_prompt, int64_t out_len, int64_t warmup, int64_t runs, struct progress *progress,
-                  struct err *err)
+/* *all: the new tokens of all sequences together. Returns the least that one has. */
+static int64_t produced(const struct rig *g, int64_t *all)
 {
-    struct generator g;
-    *r = (struct speed_result){.bytes_per_token = speed_bytes_per_token(m)};
-    if (out_len < 2 || runs < 1 || warmup < 0)
-        return err_usage(err, "at least 2 new tokens and 1 timed run were expected");
-    if (generator_open(&g, m, c, lora, n_prompt + out_len, err) != 0)
-        return -1;
+    int64_t least = INT64_MAX;
+    *all = 0;
+    for (int64_t i = 0; i < g->p->batch; i++) {
+        least = min_i64(least, g->sequences[i].produced);
+        *all += g->sequences[i].produced;
+    }
+    return least;
+}
+
+static int one_run(struct timing *t, struct rig *g, const int32_t *prompts, double *first_token_at, struct err *err)
+{
+    int64_t before, after;
+    double start = clock_seconds();
+    begin(g, prompts);
+    do
+        if (step(g, err) != 0)
+            return -1;
+    while (produced(g, &before) == 0);
+    double first = clock_seconds();
+    if (*first_token_at == 0)
+        *first_token_at = first;
+    while (g->lane.n_running > 0)
+        if (step(g, err) != 0)
+            return -1;
+    produced(g, &after);
+    *t = (struct timing){first - start, clock_seconds() - first, after - before};
+    return 0;
+}
+
+static int check(const struct engine_variant *v, const struct engine_limits *k, const struct speed_protocol *p, struct err *err)
+{
+    if (p->batch < 1 || p->batch > SPEED_MAX_BATCH || p->n_prompt < 1 || p->out_len < 2 || p->runs < 1 || p->warmup < 0)
+        return err_usage(err,
+                         "a batch of 1 to %d, a token in, 2 tokens out and 1 timed run at least were expected, "
+                         "%lld, %lld, %lld and %lld (after %lld untimed) found",
+                         SPEED_MAX_BATCH, (long long)p->batch, (long long)p->n_prompt, (long long)p->out_len, (long long)p->runs,
+                         (long long)p->warmup);
+    double bytes = engine_cache_bytes(v, 1, k), room = (double)mem_available();
+    if (room > 0 && bytes > room)
+        return err_set(err, "the keys and values of %lld sequences of %lld tokens take %.1f GiB of memory; %.1f are there",
+                       (long long)p->batch, (long long)k->context, bytes / (1 << 30), room / (1 << 30));
+    return 0;
+}
+
+static void summarise(struct speed_result *r, const struct timing *t, const struct speed_protocol *p)
+{
+    double n = (double)p->runs, prefill = 0, decode = 0, squares = 0, decoded = 0;
+    for (int64_t i = 0; i < p->runs; i++) {
+        prefill += t[i].prefill;
+        decode += t[i].decode;
+        decoded += (double)t[i].decoded;
+    }
+    r->latency_s = (prefill + decode) / n;
+    for (int64_t i = 0; i < p->runs; i++)
+        squares += pow(t[i].prefill + t[i].decode - r->latency_s, 2);
+    r->latency_std = p->runs > 1 ? sqrt(squares / (n - 1)) : 0;
+    r->prefill_tok_s = (double)(p->batch * p->n_prompt) * n / prefill;
+    r->decode_tok_s = decoded / decode;
+    r->throughput_tok_s = (double)(p->batch * p->out_len) * n / (prefill + decode);
+}
+
+int speed_measure(struct speed_result *r, int32_t *ids, const struct model *m, const struct compute *c, const struct lora_set *lora,
+                  const int32_t *prompts, const struct speed_protocol *p, struct progress *progress, struct err *err)
+{
+    struct engine_variant v = {m, lora};
+    struct engine_limits limits = {.slots = p->batch, .context = p->n_prompt + p->out_len};
+    struct rig g = {.p = p};
+    struct timing *timings = NULL;
     int rc = -1;
-    double sum = 0, squares = 0, prefill_sum = 0, decode_sum = 0;
-    progress_begin(progress, "timing", warmup + runs, "runs");
-    for (int64_t i = 0; i < warmup + runs; i++) {
-        double prefill, decode;
-        if (one_run(&prefill, &decode, &g, prompt, n_prompt, out_len, err) != 0)
+    if (check(&v, &limits, p, err) != 0)
+        return -1;
+    limits.prefill = max_i64(QUERY_TILE, min_i64(PREFILL_ROWS, p->batch * p->n_prompt));
+    *r = (struct speed_result){.bytes_per_token = speed_bytes_per_step(m, p->batch) / p->batch};
+    timings = mem_alloc((size_t)(p->warmup + p->runs), sizeof *timings, err);
+    g.ids = mem_alloc((size_t)p->batch, (size_t)p->out_len * sizeof *g.ids, err);
+    if (!timings || !g.ids || lane_open(&g.lane, &v, c, &limits, err) != 0)
+        goto done;
+    progress_begin(progress, "timing", p->warmup + p->runs, "runs");
+    for (int64_t i = 0; i < p->warmup + p->runs; i++) {
+        if (one_run(&timings[i], &g, prompts, &r->first_token_at, err) != 0)
             goto done;
         progress_update(progress, i + 1);
-        if (i < warmup)
-            continue;
-        sum += prefill + decode;
-        squares += (prefill + decode) * (prefill + decode);
-        prefill_sum += prefill;
-        decode_sum += decode;
     }
     progress_end(progress);
-    double n = (double)runs;
-    r->latency_s = sum / n;
-    r->latency_std = runs > 1 ? sqrt(fmax(0, (squares - sum * sum / n) / (n - 1))) : 0;
-    r->prefill_tok_s = (double)n_prompt * n / prefill_sum;
-    r->decode_tok_s = (double)(out_len - 1) * n / decode_sum;
-    r->throughput_tok_s = (double)out_len * n / sum;
+    summarise(r, timings + p->warmup, p);
+    r->prompt_rows = g.prompt_rows;
+    if (ids)
+        memcpy(ids, g.ids, (size_t)(p->batch * p->out_len) * sizeof *ids);
     rc = 0;
 done:
-    generator_close(&g);
+    lane_close(&g.lane);
+    free(g.ids);
+    free(timings);
     return rc;
 }

@@ -41,6 +41,14 @@ int source_pass_over(struct source *s, const struct tensor *t, const char *type,
     return 0;
 }
 
+int64_t source_bytes(const struct source *s)
+{
+    size_t n = 0;
+    for (int i = 0; i < s->n_maps; i++)
+        n += s->maps[i].size;
+    return (int64_t)n;
+}
+
 void source_advise(const struct source *s, const void *data, size_t bytes, int advice)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -62,6 +62,9 @@ const struct tensor *source_find(const struct source *s, const char *name);
 /* What was passed over under that name, or NULL. */
 const struct passed_over *source_passed_over(const struct source *s, const char *name);
 
+/* Bytes of the model's files. */
+int64_t source_bytes(const struct source *s);
+
 /* madvise for `bytes` of mapped weights from `data` on; memory that belongs to none of the files is left alone. */
 void source_advise(const struct source *s, const void *data, size_t bytes, int advice);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/model/stream.h"
 #include "core/nn/tile.h"
 
 enum { STRIP_ROWS = 256, TASK_ROWS = 16 };
@@ -112,7 +113,7 @@ static int add_rope_factors(struct manifest *p, const struct model *m, const str
 int manifest_make(struct manifest *p, const struct model *m, const struct manifest_options *o, struct err *err)
 {
     size_t max = (size_t)m->n_order * (3 * PROJ_COUNT + 2) + 6; /* weight, scales and bias of each, norms; what is around */
-    *p = (struct manifest){.source = m->path, .buffer_rows = STRIP_ROWS};
+    *p = (struct manifest){.m = m, .buffer_rows = STRIP_ROWS};
     p->items = arena_alloc(&p->arena, max, sizeof *p->items, err);
     p->entries = arena_alloc(&p->arena, max, sizeof *p->entries, err);
     if (!p->items || !p->entries)
@@ -229,7 +230,7 @@ static void strip_task(void *arg, int64_t task, int worker)
 
 static int not_finite(const struct manifest *p, int64_t tensor, int64_t element, struct err *err)
 {
-    return err_set(err, "%s: tensor %s, as numbered in the saved model: element %lld is not a finite number in %s", p->source,
+    return err_set(err, "%s: tensor %s, as numbered in the saved model: element %lld is not a finite number in %s", p->m->path,
                    p->items[tensor].name, (long long)element, dtype_table[p->entries[tensor].dtype].name);
 }
 
@@ -260,6 +261,7 @@ static int produce_weight(const struct manifest *p, int64_t tensor, struct strip
         size_t bytes = dtype_bytes(j->dtype, j->n * w->cols);
         if (sink(arg, tensor, j->encoded, bytes, err) != 0)
             return -1;
+        model_advise_rows(p->m, w, j->first, j->n, ROWS_DONE);
         progress_update(progress, (*done += (int64_t)bytes) >> 20);
     }
     return 0;

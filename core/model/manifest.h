@@ -30,10 +30,10 @@ struct manifest {
     struct tensor_entry *entries; /* [n], in the order they are written */
     struct item *items;           /* [n] */
     int64_t n;
-    int64_t bytes;       /* of all tensors */
-    int64_t fallbacks;   /* weights in f16, since their rows do not divide into blocks of the dtype asked for */
-    const char *source;  /* the model it comes from, for messages */
-    int64_t buffer_rows; /* of the widest weight, for producing */
+    int64_t bytes;         /* of all tensors */
+    int64_t fallbacks;     /* weights in f16, since their rows do not divide into blocks of the dtype asked for */
+    const struct model *m; /* what it comes from */
+    int64_t buffer_rows;   /* of the widest weight, for producing */
     int64_t widest;
     struct arena arena;
 };
@@ -61,7 +61,7 @@ void manifest_randomise(struct manifest *p, uint64_t seed, float deviation, int6
 /* Receives the encoded bytes of the tensors, in order and in pieces. */
 typedef int sink_fn(void *arg, int64_t tensor, const void *data, size_t bytes, struct err *err);
 
-/* Produces all tensors, a strip of rows at a time, on the compute's threads. A value that the dtype has no finite number for is an
+/* Produces all tensors, a strip of rows at a time, on the compute's threads; what was read is given back strip by strip. A value that the dtype has no finite number for is an
  * error. A weight that is in its dtype already is copied, byte for byte. */
 int manifest_produce(const struct manifest *p, const struct compute *c, sink_fn *sink, void *arg, struct progress *progress,
                      struct err *err);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "core/base/file.h"
 #include "core/model/save_impl.h"
@@ -64,6 +65,7 @@ static int check_sink(void *arg, int64_t tensor, const void *data, size_t bytes,
     }
     if (!t || k->at + bytes > t->bytes || memcmp(t->data + k->at, data, bytes))
         return err_set(err, "reading back what was written: tensor %s differs", name);
+    source_advise(k->src, t->data + k->at, bytes, MADV_DONTNEED);
     k->at += bytes;
     return 0;
 }
@@ -139,12 +141,20 @@ int saving_write(struct saving *s, const struct compute *c, bool check, struct p
     int rc = -1;
     if (disk_check(s->path, s->manifest->bytes + s->manifest->n * PER_TENSOR + AROUND, err) != 0 || f->open(s, err) != 0)
         goto done;
+    double started = clock_seconds();
     progress_begin(progress, "writing", s->manifest->bytes >> 20, "MiB");
     if (manifest_produce(s->manifest, c, f->put, s, progress, err) != 0 || f->flush(s, &readable, err) != 0)
         goto done;
     progress_end(progress);
-    if ((!check || read_back(s, c, readable, progress, err) == 0) && f->commit(s, err) == 0)
-        rc = 0;
+    double written = clock_seconds();
+    if (check && read_back(s, c, readable, progress, err) != 0)
+        goto done;
+    double checked = clock_seconds();
+    if (f->commit(s, err) != 0)
+        goto done;
+    if (s->o->told)
+        *s->o->told = (struct save_told){s->manifest->bytes, clock_seconds() - checked + written - started, checked - written};
+    rc = 0;
 done:
     f->close(s);
     return rc;

@@ -21,6 +21,12 @@ int format_from_name(const char *name);
 
 enum { DEFAULT_SHARD = 5 }; /* gigabytes (10^9 bytes), as Hugging Face's own */
 
+/* What a save took. */
+struct save_told {
+    int64_t bytes; /* of all tensors */
+    double write_seconds, check_seconds;
+};
+
 struct save_options {
     enum dtype dtype; /* of the weights: one that the format has */
     enum model_format format;
@@ -28,6 +34,7 @@ struct save_options {
     int64_t shard_bytes; /* of a Hugging Face folder's files; 0: DEFAULT_SHARD */
     const struct lora_set *lora;       /* merged in as W + scale B A; or NULL */
     const struct tokenizer *tokenizer; /* is written too; or NULL */
+    struct save_told *told;            /* is filled in; or NULL */
 };
 
 /* Writes the blocks of m's order, and everything around them: into the folder `path`, which must exist, or, where the format is one

@@ -25,19 +25,22 @@ size_t model_bytes(const struct model *m)
     return n;
 }
 
-static void advise_weight(const struct model *m, const struct weight *w, bool ahead)
+void model_advise_rows(const struct model *m, const struct weight *w, int64_t first, int64_t n, enum rows_advice what)
 {
-    source_advise(&m->src, w->data, (size_t)w->rows * w->row_bytes, ahead ? MADV_WILLNEED : MADV_DONTNEED);
+    if (!w->data) /* a shape without values */
+        return;
+    source_advise(&m->src, w->data + (size_t)first * w->row_bytes, (size_t)n * w->row_bytes,
+                  what == ROWS_AHEAD ? MADV_WILLNEED : MADV_DONTNEED);
 }
 
-static void advise(const struct model *m, int64_t block, bool ahead)
+static void advise(const struct model *m, int64_t block, enum rows_advice what)
 {
     if (block == m->cfg.n_blocks)
-        advise_weight(m, &m->head.w, ahead);
+        model_advise_rows(m, &m->head.w, 0, m->head.w.rows, what);
     else if (block >= 0)
         for (int p = 0; p < PROJ_COUNT; p++)
             if (m->blocks[block].parts & proj_part((enum proj)p))
-                advise_weight(m, &m->blocks[block].proj[p], ahead);
+                model_advise_rows(m, &m->blocks[block].proj[p], 0, m->blocks[block].proj[p].rows, what);
 }
 
 /* Where a block comes in the order that blocks run in; the head comes last. */
@@ -57,8 +60,8 @@ void model_use(const struct model *m, int64_t block)
     int64_t here = place(m, block), next = here + (s->in_use >= 0 && place(m, s->in_use) > here ? -1 : 1);
     if (here == 0)
         next = 1; /* from the head back to the first block: a new pass */
-    advise(m, s->in_use, false);
+    advise(m, s->in_use, ROWS_DONE);
     if (next >= 0 && next <= m->n_order)
-        advise(m, next == m->n_order ? m->cfg.n_blocks : m->order[next], true);
+        advise(m, next == m->n_order ? m->cfg.n_blocks : m->order[next], ROWS_AHEAD);
     s->in_use = block;
 }

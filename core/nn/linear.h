@@ -67,7 +67,7 @@ struct dropout {
 
 /* Up to here linear_forward takes dot products, decoding the file's bytes on the way; above, it decodes and packs once, then
  * multiplies. */
-enum { LINEAR_FEW_ROWS = 6 };
+enum { LINEAR_FEW_ROWS = 32 };
 
 /* One projection of a pass. */
 struct linear {

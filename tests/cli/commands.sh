@@ -74,7 +74,12 @@ cp -r model adds && printf '{"add_bos_token":true,"bos_token":"<s>"}' >adds/toke
 succeeds "${llamacpp[@]/model/adds}" --text short.txt --json
 grep -q '"windows":2,.*"bos":"in place of every window.s first token"' .log/out || complain "add_bos_token: $(cat .log/out)"
 succeeds eval speed model --out-len 8 --runs 2 --warmup 1 --json --quiet
-object prefill_tok_s decode_tok_s latency_s latency_std throughput_tok_s peak_rss_bytes bytes_per_token
+speed=(batch prefill_tok_s decode_tok_s latency_s latency_std throughput_tok_s peak_rss_bytes bytes_per_token)
+object "${facts[@]}" "${speed[@]}" model_bytes first_token_s in_len out_len runs batches
+[ "$(sed 's/.*"model_bytes":\([0-9]*\).*/\1/' .log/out)" = "$(stat -c %s model/model.safetensors)" ] || complain "model_bytes"
+succeeds eval speed model --batch 1,16,2 --in-len 70 --out-len 8 --runs 2 --warmup 0 --json --quiet && object "${speed[@]}"
+"$tool" get .log/out batches >batches && [ "$(grep -o '"batch":[0-9]*' batches | tr '\n' ' ')" = '"batch":1 "batch":16 "batch":2 ' ] || complain "batches"
+succeeds eval speed model.gguf --batch 3 --out-len 8 --runs 1 --quiet && [ "$(tail -n 1 .log/out | awk '{ print $1 }')" = 3 ] || complain "speed's table"
 succeeds eval ppl model --text calib.txt --seq-len 32 --quiet && grep -q perplexity .log/out || complain "without --json"
 
 echo "--- train, merge"

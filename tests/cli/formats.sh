@@ -60,6 +60,22 @@ fails 'needs a tokenizer' score s1 --calib calib.txt --samples 2 --seq-len 16 --
 succeeds convert s1 mute.gguf --quiet && succeeds score mute.gguf --calib tokens.json --out m.json --quiet
 [ "$("$tool" get s.json base_ppl)" = "$("$tool" get m.json base_ppl)" ] || complain "base_ppl without a tokenizer"
 
+echo "--- memory"
+# What was read or written is given back: a model of 150 MB is written in the memory that a tiny one takes, and some buffers.
+sed 's/"hidden_size":[ 0-9]*/"hidden_size":512/; s/"intermediate_size":[ 0-9]*/"intermediate_size":2048/; s/"num_attention_heads":[ 0-9]*/"num_attention_heads":8/
+s/"num_key_value_heads":[ 0-9]*/"num_key_value_heads":8/; s/"head_dim":[ 0-9]*/"head_dim":64/' shape.json >large.json
+memory() { # WORDS...: peak RSS in MiB of a command
+    succeeds "$@" --json --quiet && echo $(($(sed 's/.*"peak_rss_bytes":\([0-9]*\).*/\1/' .log/out) >> 20))
+}
+succeeds synth large.json --dtype f32 --out large --quiet
+[ "$(stat -c %s large/model.safetensors)" -gt 130000000 ] || complain "the large model is small"
+least=$(memory convert model least --dtype f32)
+for words in "prune large --drop 1 --out large.pruned" "convert large large.f16 --dtype f16" "convert large large.gguf" "convert large large.h5"; do
+    most=$(memory $words)
+    [ "$most" -lt $((least + 48)) ] || complain "$words: $most MiB, where $least are needed for next to nothing"
+done
+rm -r large large.*
+
 echo "--- wrong words"
 usage '--format tar' convert model x --format tar
 usage '--dtype q8_0' convert model x --dtype q8_0

@@ -44,7 +44,23 @@ usage 'guess' eval ppl model --text calib.txt --protocol guess
 usage '--seq-len' eval ppl model --text calib.txt --protocol llamacpp-512 --seq-len 2
 usage '--rows' eval ppl model --text calib.txt --rows c4
 usage '--data' eval zeroshot model
+for batch in 0 17 -1 1,x 1,,2 1,17 ''; do
+    usage '--batch' eval speed model --batch="$batch"
+done
+usage '--in-len' eval speed model --in-len 0
+usage '--out-len' eval speed model --out-len 1
+usage '--runs' eval speed model --runs 0
+usage '--warmup' eval speed model --warmup -1
+usage '512 positions' eval speed model --out-len 501
+usage '512 positions' eval speed model --in-len 9223372036854775807
 usage '--prompt' generate model
+usage 'bench needs' bench
+usage 'bench needs' bench model --out x
+usage 'bench needs' bench --shape model/config.json
+usage 'bench needs' bench model --shape model/config.json --out x
+usage '--only' bench model --only decode,running
+usage '--only' bench model --only decode,
+usage '--shape' bench --shape , --out x
 usage '--top-p' generate model --prompt a --top-p 0
 usage '--draft-drop' generate model --prompt a --draft-tokens 2
 usage 'greedy' generate model --prompt a --draft-drop 1 --temperature 1
