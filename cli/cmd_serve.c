@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "core/base/file.h"
+#include "core/model/stream.h"
 #include "eval/serve/server.h"
 
 enum { MAX_VARIANTS = 16, MAX_KEYS = 1024 };
@@ -172,6 +173,11 @@ static int take_variants(struct opt_words *variants, struct cli *cli, char **arg
     return kept;
 }
 
+static double gib(double bytes)
+{
+    return bytes / (1 << 30);
+}
+
 /* The context of each slot, and whether the caches can grow to what is promised. */
 static int choose_context(struct serve_options *o, const struct house *h, struct err *err)
 {
@@ -188,10 +194,33 @@ static int choose_context(struct serve_options *o, const struct house *h, struct
     double bytes = engine_cache_bytes(runs, h->n, &o->engine), room = (double)mem_available();
     if (room > 0 && bytes > room)
         return err_usage(err, "%lld --slots of a --context of %lld positions can take %.1f GiB of memory; %.1f are there",
-                         (long long)o->engine.slots, (long long)o->engine.context, bytes / (1 << 30), room / (1 << 30));
+                         (long long)o->engine.slots, (long long)o->engine.context, gib(bytes), gib(room));
     if (o->prompt_tokens == 0 || o->prompt_tokens > o->engine.context)
         o->prompt_tokens = o->engine.context;
     return 0;
+}
+
+/* What answers, and what it takes: weights, which variants of one model share, and caches, which grow as they fill. */
+static void tell_memory(const struct house *h, const struct serve_options *o)
+{
+    struct engine_variant runs[MAX_VARIANTS];
+    for (int i = 0; i < h->n; i++) {
+        const struct model *m = h->variants[i].run.m;
+        runs[i] = h->variants[i].run;
+        fprintf(stderr, "espalier: %s: %lld blocks, %.1f M parameters", h->variants[i].name, (long long)m->n_order,
+                (double)model_params(m) / 1e6);
+        if (m == &h->s.m || m == &h->against.m)
+            fprintf(stderr, ", %.2f GiB of weights\n", gib((double)model_bytes(m)));
+        else
+            fprintf(stderr, ", sharing the weights of %s\n", h->variants[0].name);
+    }
+    double weights = (double)model_bytes(&h->s.m) + (h->has_against ? (double)model_bytes(&h->against.m) : 0);
+    double caches = engine_cache_bytes(runs, h->n, &o->engine), room = (double)mem_available();
+    fprintf(stderr, "espalier: caches grow to %.2f GiB: %lld slots of %lld positions%s\n", gib(caches), (long long)o->engine.slots,
+            (long long)o->engine.context, h->n > 1 ? " each" : "");
+    if (room > 0 && weights + caches > room)
+        fprintf(stderr, "espalier: that is more than the %.2f GiB that are there: full slots may push weights out of memory\n",
+                gib(room));
 }
 
 static int run_server(struct house *h, const struct serve_options *o, struct cli *cli, struct err *err)
@@ -206,6 +235,8 @@ static int run_server(struct house *h, const struct serve_options *o, struct cli
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* the server's threads inherit that: only sigwait sees them */
     if (server_open(&server, h->variants, h->n, &h->s.c, o, err) != 0)
         return -1;
+    if (!cli->quiet)
+        tell_memory(h, o);
     fprintf(stderr, "espalier: serving %s at http://%s%s%s:%d/\n", h->variants[0].name, v6 ? "[" : "", o->host, v6 ? "]" : "",
             server_port(server));
     sigwait(&signals, &which);

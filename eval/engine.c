@@ -36,6 +36,8 @@ struct engine {
 
 static void publish(struct sequence *s, enum finish finish)
 {
+    s->job->e->stats.reused_tokens += s->reused - s->state.reused;
+    s->state.reused = s->reused;
     s->state.n = s->produced;
     s->state.finish = finish;
     s->state.prompt_read = s->state.prompt_read || s->produced > 0 || finish == FINISH_LENGTH;
@@ -57,10 +59,8 @@ static void admit(struct engine *e)
             if (!next)
                 e->last = before;
             e->stats.waiting--;
-            if (!cancelled) {
+            if (!cancelled)
                 e->stats.running++;
-                e->stats.reused_tokens += s->state.reused;
-            }
             publish(s, cancelled ? FINISH_CANCELLED : RUNNING);
         }
         s = next;
@@ -198,6 +198,14 @@ void engine_close(struct engine *e)
 
 /* ---- jobs ---- */
 
+static int check_id(const struct engine *e, const struct ask *a, int32_t id, struct err *err)
+{
+    int64_t vocab = e->variants[a->variant].m->cfg.vocab_size;
+    if (id >= 0 && id < vocab)
+        return 0;
+    return err_set(err, "token id %d is outside the vocabulary (0 to %lld)", id, (long long)vocab - 1);
+}
+
 static int check_ask(const struct engine *e, const struct ask *a, struct err *err)
 {
     if (a->variant < 0 || a->variant >= e->n_lanes || a->n_prompt < 1 || a->max_tokens < 0 || a->top < 0 ||
@@ -207,9 +215,11 @@ static int check_ask(const struct engine *e, const struct ask *a, struct err *er
         return err_set(err, "%lld tokens and %lld new ones do not fit the %lld positions there is room for", (long long)a->n_prompt,
                        (long long)a->max_tokens, (long long)e->limits.context);
     for (int64_t i = 0; i < a->n_prompt; i++)
-        if (a->prompt[i] < 0 || a->prompt[i] >= e->variants[a->variant].m->cfg.vocab_size)
-            return err_set(err, "token id %d is outside the vocabulary (0 to %lld)", a->prompt[i],
-                           (long long)e->variants[a->variant].m->cfg.vocab_size - 1);
+        if (check_id(e, a, a->prompt[i], err) != 0)
+            return -1;
+    for (int i = 0; i < a->sampling.n_bias; i++)
+        if (check_id(e, a, a->sampling.bias[i].id, err) != 0)
+            return -1;
     return 0;
 }
 

@@ -11,8 +11,9 @@
  * What a request gets does not depend on what runs beside it, bit for bit. Generating rows go through the matrices as dot products
  * and prompt rows as packed products, whatever their numbers (linear_forward_split). Prompts are cut at multiples of QUERY_TILE
  * positions, so that attention meets the same tiles however the prompt is spread over steps, and a prefix is reused in whole tiles
- * that were prompt rows once: a reply in a conversation is read again in the next turn, once. With an adapter a step takes one tile
- * of one prompt, because the adapter's products of prompt rows are cut by rows. Greedy is `espalier generate --temperature 0`. */
+ * that were prompt rows once: a reply in a conversation is read again in the next turn, once. What several requests begin with is
+ * read by the first of them; the others wait for that much of it and copy. With an adapter a step takes one tile of one prompt,
+ * because the adapter's products of prompt rows are cut by rows. Greedy is `espalier generate --temperature 0`. */
 #ifndef ESPALIER_EVAL_ENGINE_H
 #define ESPALIER_EVAL_ENGINE_H
 
@@ -43,7 +44,7 @@ struct ask {
     int64_t n_prompt, max_tokens;
     struct sampling sampling;
     int32_t eos;   /* ends the sequence, and is its last token; -1: nothing does */
-    bool logprobs; /* of each token, and of the `top` likeliest beside it */
+    bool logprobs; /* the model's own, of each token and of the `top` likeliest beside it */
     int top;       /* 0 to ENGINE_MAX_TOP */
     bool echo;     /* logprobs of the prompt's tokens too */
 };

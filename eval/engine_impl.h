@@ -19,6 +19,7 @@ struct sequence {
     /* the compute thread's */
     struct rng rng;
     int64_t produced;
+    int64_t reused;              /* positions of the prompt that were in a cache */
     int32_t *ids;                /* [max_tokens] */
     struct told told, of_prompt; /* of new tokens; of the prompt's */
     enum finish ending;          /* RUNNING until the last token is there */

@@ -67,13 +67,13 @@ static bool is_short(const struct sequence *s)
     return s->ask.n_prompt <= LINEAR_FEW_ROWS;
 }
 
-/* Positions of the prompt that the slot holds, in whole tiles. The last token is left, for its logits. */
-static int64_t shared(const struct slot *slot, const struct sequence *s)
+/* Positions of the prompt that ids [len] begins with, in whole tiles. The last token is left, for its logits. */
+static int64_t shared(const struct sequence *s, const int32_t *ids, int64_t len)
 {
     int64_t n = 0, most = s->ask.n_prompt - 1;
     if ((s->ask.echo && s->ask.logprobs) || is_short(s))
         return 0;
-    while (n < slot->whole && n < most && slot->ids[n] == s->ask.prompt[n])
+    while (n < len && n < most && ids[n] == s->ask.prompt[n])
         n++;
     return n / QUERY_TILE * QUERY_TILE;
 }
@@ -84,7 +84,7 @@ bool lane_admit(struct lane *l, struct sequence *s, uint64_t now)
     int64_t most = -1;
     for (int64_t i = 0; i < l->n_slots; i++) {
         struct slot *slot = &l->slots[i];
-        int64_t n = slot->seq ? -1 : shared(slot, s);
+        int64_t n = slot->seq ? -1 : shared(s, slot->ids, slot->whole);
         if (n > most || (best && n == most && slot->used < best->used)) {
             best = slot;
             most = n;
@@ -97,7 +97,7 @@ bool lane_admit(struct lane *l, struct sequence *s, uint64_t now)
     best->kv.len = best->whole = most;
     s->order = now;
     s->state.started = true;
-    s->state.reused = most;
+    s->reused = most;
     l->n_running++;
     return true;
 }
@@ -142,6 +142,50 @@ static void line_up(struct lane *l)
     }
 }
 
+struct copy_job {
+    const struct slot *from, *to;
+    int64_t begin, n, width; /* positions [begin, n) of so many floats */
+};
+
+/* The keys or the values of one block. */
+static void copy_task(void *arg, int64_t task, int worker)
+{
+    const struct copy_job *j = arg;
+    int64_t at = (task * j->to->kv.cap + j->begin) * j->width;
+    (void)worker;
+    memcpy(j->to->kv.data + at, j->from->kv.data + at, (size_t)((j->n - j->begin) * j->width) * sizeof(float));
+}
+
+/* Positions of the prompt in l->turn[i] that other slots hold and its own does not are copied. Returns whether a prompt that is read
+ * before it will bring more of them. */
+static bool inherit(struct lane *l, int64_t i)
+{
+    const struct config *cfg = &l->v->m->cfg;
+    struct slot *slot = l->turn[i];
+    struct sequence *s = slot->seq;
+    struct copy_job j = {NULL, slot, slot->kv.len, slot->kv.len, cfg->n_kv_heads * cfg->head_dim};
+    for (int64_t k = 0; k < l->n_slots; k++) {
+        int64_t n = shared(s, l->slots[k].ids, l->slots[k].whole);
+        if (n > j.n) {
+            j.from = &l->slots[k];
+            j.n = n;
+        }
+    }
+    if (j.from) {
+        pool_run(l->lm.c->pool, copy_task, &j, 2 * l->v->m->n_order);
+        memcpy(slot->ids, s->ask.prompt, (size_t)j.n * sizeof *slot->ids);
+        slot->kv.len = slot->whole = j.n;
+        s->reused += j.n - j.begin;
+    }
+    for (int64_t k = 0; k < i; k++) {
+        const struct sequence *before = l->turn[k]->seq;
+        int64_t n = before->ask.n_prompt / QUERY_TILE * QUERY_TILE;
+        if (l->turn[k]->kv.len < before->ask.n_prompt && !is_short(before) && shared(s, before->ask.prompt, n) > j.n)
+            return true;
+    }
+    return false;
+}
+
 /* Rows of a long prompt that this step takes: all that are left, or whole tiles. */
 static int64_t piece_of(const struct slot *slot, int64_t room)
 {
@@ -176,7 +220,7 @@ static int64_t fill_batch(struct lane *l)
     for (int64_t i = 0; i < l->n_running && b->rows + room <= l->lm.max_rows; i++) {
         struct slot *slot = l->turn[i];
         struct sequence *s = slot->seq;
-        if (slot->kv.len >= s->ask.n_prompt || is_short(s))
+        if (slot->kv.len >= s->ask.n_prompt || is_short(s) || inherit(l, i))
             continue;
         int64_t n = piece_of(slot, room);
         if (n == 0)
@@ -222,7 +266,8 @@ static void pick_task(void *arg, int64_t task, int worker)
         s->ending = FINISH_ERROR;
         return;
     }
-    int32_t id = sample_token(sampler, l->lm.c->rows, logits, &s->ask.sampling, &s->rng);
+    const float *biased = sample_biased(sampler, logits, &s->ask.sampling, s->ids, s->produced);
+    int32_t id = sample_token(sampler, l->lm.c->rows, biased, &s->ask.sampling, &s->rng);
     if (s->ask.logprobs)
         tell(l, sampler, &s->told, s->produced, id, s->ask.top, logits);
     s->ids[s->produced++] = id;

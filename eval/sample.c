@@ -12,7 +12,25 @@ int sampler_bind(struct sampler *s, int64_t vocab, struct arena *arena, struct e
     s->vocab = vocab;
     s->candidates = arena_alloc(arena, (size_t)vocab, sizeof *s->candidates, err);
     s->weights = arena_alloc(arena, (size_t)vocab, sizeof *s->weights, err);
-    return s->candidates && s->weights ? 0 : -1;
+    s->biased = arena_alloc(arena, (size_t)vocab, sizeof *s->biased, err);
+    return s->candidates && s->weights && s->biased ? 0 : -1;
+}
+
+const float *sample_biased(const struct sampler *s, const float *logits, const struct sampling *how, const int32_t *chosen,
+                           int64_t n)
+{
+    if (how->presence_penalty == 0 && how->frequency_penalty == 0)
+        n = 0;
+    if (n == 0 && how->n_bias == 0)
+        return logits;
+    memcpy(s->biased, logits, (size_t)s->vocab * sizeof *logits);
+    for (int64_t i = 0; i < n; i++) /* the same for each time that a token came */
+        s->biased[chosen[i]] = logits[chosen[i]] - (float)how->presence_penalty;
+    for (int64_t i = 0; i < n; i++)
+        s->biased[chosen[i]] -= (float)how->frequency_penalty;
+    for (int i = 0; i < how->n_bias; i++)
+        s->biased[how->bias[i].id] += how->bias[i].logit;
+    return s->biased;
 }
 
 static int by_logit(const void *a, const void *b)
@@ -92,11 +110,12 @@ int32_t sample_token(const struct sampler *s, const struct row_kernels *rk, cons
                      struct rng *rng)
 {
     int64_t n = how->top_k > 0 && how->top_k < s->vocab ? how->top_k : s->vocab, top = 0;
-    for (int64_t i = 1; i < s->vocab; i++)
-        if (logits[i] > logits[top])
-            top = i;
-    if (how->temperature <= 0)
+    if (how->temperature <= 0) {
+        float most = rk->max(logits, s->vocab);
+        while (top < s->vocab - 1 && logits[top] != most)
+            top++;
         return (int32_t)top;
+    }
     double scale = 1 / how->temperature;
     int64_t looked = n == s->vocab && n > FIRST_LOOK ? FIRST_LOOK : n;
     sample_likeliest(s, logits, looked);

@@ -5,16 +5,20 @@
 #include "core/base/rng.h"
 #include "core/kernel/compute.h"
 
+struct candidate {
+    float logit;
+    int32_t id;
+};
+
 struct sampling {
     double temperature; /* 0: greedy */
     int64_t top_k;      /* 0: all */
     double top_p;       /* 1: all */
     uint64_t seed;
-};
-
-struct candidate {
-    float logit;
-    int32_t id;
+    double presence_penalty;      /* taken from the logits of tokens that were chosen before */
+    double frequency_penalty;     /* and once more for each time that they were */
+    const struct candidate *bias; /* [n_bias] what is added to the logits of some tokens */
+    int n_bias;
 };
 
 /* What a draw works with, for one at a time. */
@@ -22,6 +26,7 @@ struct sampler {
     int64_t vocab;
     struct candidate *candidates; /* [vocab] */
     float *weights;               /* [vocab] */
+    float *biased;                /* [vocab] */
 };
 
 int sampler_bind(struct sampler *s, int64_t vocab, struct arena *arena, struct err *err);
@@ -30,6 +35,11 @@ int sampler_bind(struct sampler *s, int64_t vocab, struct arena *arena, struct e
  * tokens, cut where their probabilities reach top_p. rng may be NULL where the temperature is 0. */
 int32_t sample_token(const struct sampler *s, const struct row_kernels *rk, const float *logits, const struct sampling *how,
                      struct rng *rng);
+
+/* The logits [vocab] to choose from after chosen [n]: with the penalties and biases of `how`, in s->biased; the same where there are
+ * none. */
+const float *sample_biased(const struct sampler *s, const float *logits, const struct sampling *how, const int32_t *chosen,
+                           int64_t n);
 
 /* Leaves the n likeliest tokens in s->candidates, likeliest first, ties by id. 1 <= n <= vocab. */
 void sample_likeliest(const struct sampler *s, const float *logits, int64_t n);

@@ -8,7 +8,8 @@ enum {
     FEW_ROWS = LINEAR_FEW_ROWS,
     DECODE_FROM = 3, /* rows for which dot products decode four weight rows once instead of once a row */
     LORA_ROWS = 64,
-    DOT_TASKS = 4,       /* fused tasks per thread: enough to even out the threads, few enough to stream */
+    DOT_TASKS = 4,       /* fused tasks per thread: enough to even out the threads, few enough to stream; */
+    DECODED_TASKS = 16,  /* where rows are decoded once for several, a task takes longer and streams less */
     DECODE_ROWS = 16,    /* weight rows of one decoding task */
     PACK_COLS = 1024,    /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
     TILE_OUTPUTS = 1536, /* outputs of one tile: each packing of its rows is used that often */
@@ -334,7 +335,8 @@ static void forward_few(struct forward_job *j)
     int64_t outputs = 0;
     for (int k = 0; k < j->n_ops; k++)
         outputs += j->ops[k].w->rows;
-    j->chunk = run_length(outputs, DOT_TASKS * pool_threads(j->c->pool), 4); /* each output is one dot product: any cut will do */
+    int64_t tasks = (j->rows < DECODE_FROM ? DOT_TASKS : DECODED_TASKS) * pool_threads(j->c->pool);
+    j->chunk = run_length(outputs, tasks, 4); /* each output is one dot product: any cut will do */
     for (int k = 0; k < j->n_ops; k++)
         j->chunks[k + 1] = j->chunks[k] + ceil_div(j->ops[k].w->rows, j->chunk);
     pool_run(j->c->pool, dot_task, j, j->chunks[j->n_ops]);

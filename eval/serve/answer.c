@@ -79,11 +79,12 @@ static void add_told(const struct run *r, struct told_lists *l, struct token tok
 static json_t *completion_logprobs(struct run *r, int i, bool with_prompt)
 {
     struct choice *c = &r->choices[i];
-    struct told_lists l = {json_array(), json_array(), json_array(), json_array(), 0};
-    for (size_t k = 0; with_prompt && k < c->prompt.n; k++)
+    struct told_lists l = {json_array(), json_array(), json_array(), json_array(), c->offset};
+    for (size_t k = 0; with_prompt && k < c->prompt->ids.n; k++)
         add_told(r, &l, job_token(r->job, i, (int64_t)k, true));
     for (; c->told < c->used; c->told++)
         add_told(r, &l, job_token(r->job, i, c->told, false));
+    c->offset = l.offset;
     return json_pack("{so so so so}", "tokens", l.tokens, "token_logprobs", l.logprobs, "top_logprobs", l.tops, "text_offset",
                      l.offsets);
 }
@@ -113,7 +114,7 @@ static json_t *chat_logprobs(struct run *r, int i)
         json_object_set_new(one, "top_logprobs", tops);
         json_array_append_new(content, one);
     }
-    return json_pack("{so}", "content", content);
+    return json_pack("{so sn}", "content", content, "refusal");
 }
 
 static json_t *logprobs_of(struct run *r, int i, bool with_prompt)
@@ -128,10 +129,11 @@ static json_t *logprobs_of(struct run *r, int i, bool with_prompt)
 static json_t *usage(struct run *r)
 {
     int64_t prompt = 0, new = 0, cached = 0;
-    for (int i = 0; i < r->n; i++) {
-        prompt += (int64_t)r->choices[i].prompt.n;
+    for (int i = 0; i < r->n; i++)
         new += r->choices[i].used;
-        cached += job_state(r->job, i).reused;
+    for (int i = 0; i < r->n_prompts; i++) { /* once, however many choices it has */
+        prompt += (int64_t)r->prompts[i].ids.n;
+        cached += job_state(r->job, i * (int)r->req.n).reused;
     }
     return json_pack("{sI sI sI s{sI}}", "prompt_tokens", (json_int_t)prompt, "completion_tokens", (json_int_t) new, "total_tokens",
                      (json_int_t)(prompt + new), "prompt_tokens_details", "cached_tokens", (json_int_t)cached);
@@ -140,8 +142,11 @@ static json_t *usage(struct run *r)
 static json_t *envelope(const struct run *r, json_t *choices, bool chunk)
 {
     const char *object = !r->req.chat ? "text_completion" : chunk ? "chat.completion.chunk" : "chat.completion";
-    return json_pack("{ss ss sI ss so}", "id", r->id, "object", object, "created", (json_int_t)r->created, "model", r->v->name,
-                     "choices", choices);
+    json_t *v = json_pack("{ss ss sI ss so}", "id", r->id, "object", object, "created", (json_int_t)r->created, "model", r->v->name,
+                          "choices", choices);
+    if (chunk && r->req.stream_usage) /* the last one tells it */
+        json_object_set_new(v, "usage", json_null());
+    return v;
 }
 
 /* The text of a completion, after its prompt where that is wanted. */
@@ -149,11 +154,11 @@ static json_t *whole_text(struct run *r, struct choice *c)
 {
     struct err why = {0};
     char *decoded = NULL, *all = NULL;
-    size_t n_prompt = c->prompt_text ? strlen(c->prompt_text) : 0, n;
-    const char *prompt = c->prompt_text, *text = text_take(&c->text, &n, true);
+    size_t n_prompt = c->prompt->text ? strlen(c->prompt->text) : 0, n;
+    const char *prompt = c->prompt->text, *text = text_take(&c->text, &n, true);
     if (!r->req.echo)
         return text_json(text, n);
-    if (!prompt && tokenizer_decode(&decoded, &n_prompt, r->v->t, c->prompt.ids, c->prompt.n, &why) == 0)
+    if (!prompt && tokenizer_decode(&decoded, &n_prompt, r->v->t, c->prompt->ids.ids, c->prompt->ids.n, &why) == 0)
         prompt = decoded;
     json_t *v = NULL;
     if (prompt && (all = malloc(n_prompt + n + 1))) {
@@ -173,7 +178,7 @@ json_t *answer_whole(struct run *r)
         json_t *text = whole_text(r, c);
         json_t *one = json_pack("{si so ss}", "index", i, "logprobs", logprobs_of(r, i, r->req.echo), "finish_reason", c->finish);
         if (r->req.chat)
-            json_object_set_new(one, "message", json_pack("{ss so}", "role", "assistant", "content", text));
+            json_object_set_new(one, "message", json_pack("{ss so sn}", "role", "assistant", "content", text, "refusal"));
         else
             json_object_set_new(one, "text", text);
         json_array_append_new(choices, one);
@@ -233,17 +238,19 @@ json_t *answer_error(const struct api_error *e)
                      e->code ? json_string(e->code) : json_null());
 }
 
+json_t *answer_model(const struct server *s, const struct serve_variant *v)
+{
+    const struct model *m = v->run.m;
+    return json_pack("{ss ss sI ss sI sI sI sb}", "id", v->name, "object", "model", "created", (json_int_t)s->started, "owned_by",
+                     "espalier", "parameters", (json_int_t)model_params(m), "blocks", (json_int_t)m->n_order, "context_length",
+                     (json_int_t)s->context, "chat", s->o.chat_template || tokenizer_has_chat(v->t));
+}
+
 json_t *answer_models(const struct server *s)
 {
     json_t *data = json_array();
-    for (int i = 0; i < s->n_variants; i++) {
-        const struct model *m = s->variants[i].run.m;
-        json_array_append_new(data,
-                              json_pack("{ss ss sI ss sI sI sI sb}", "id", s->variants[i].name, "object", "model", "created",
-                                        (json_int_t)s->started, "owned_by", "espalier", "parameters", (json_int_t)model_params(m),
-                                        "blocks", (json_int_t)m->n_order, "context_length", (json_int_t)s->context, "chat",
-                                        s->o.chat_template || tokenizer_has_chat(s->variants[i].t)));
-    }
+    for (int i = 0; i < s->n_variants; i++)
+        json_array_append_new(data, answer_model(s, &s->variants[i]));
     return json_pack("{ss so}", "object", "list", "data", data);
 }
 

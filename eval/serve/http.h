@@ -10,6 +10,7 @@
 struct call {
     struct server *s;
     const char *route; /* for the metrics: a literal */
+    const char *name;  /* what follows the route in the URL, while the handler is called */
     char *body;
     size_t n, cap;
     struct api_error err; /* found before the body was there */

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum { HISTOGRAM_BOUNDS = 14, METRIC_ROUTES = 8, METRIC_STATUSES = 16 };
+enum { HISTOGRAM_BOUNDS = 14, METRIC_ROUTES = 16, METRIC_STATUSES = 16 };
 
 struct histogram {
     uint64_t buckets[HISTOGRAM_BOUNDS + 1];

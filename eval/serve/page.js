@@ -122,9 +122,9 @@ async function readEvents(stream, each) {
 function tell(c, t, final) {
   const seconds = (t.last - t.first) / 1000;
   const speed = t.tokens > 1 && seconds > 0 ? ((t.tokens - 1) / seconds).toFixed(1) : "–";
-  c.speed.replaceChildren(element("b", "", speed), " tokens/s");
+  c.speed.replaceChildren(element("b", "", speed), " tokens/s ", element("span", "ended", final));
   c.detail.textContent = millions(c.model.parameters) + " parameters · " + t.tokens + " tokens" +
-    (t.first ? " · first after\u00a0" + ((t.first - t.start) / 1000).toFixed(2) + "\u00a0s" : "") + (final ? " · " + final : "");
+    (t.first ? " · first after\u00a0" + ((t.first - t.start) / 1000).toFixed(2) + "\u00a0s" : "");
 }
 
 async function answer(c) {

@@ -120,6 +120,27 @@ static json_t *message_text(json_t *content)
     return joined;
 }
 
+/* What clients send of earlier messages beside their text, with nothing in it. */
+static bool is_message_extra(const char *key, const json_t *v)
+{
+    static const char *const extras[] = {"refusal", "tool_calls", "function_call", "audio", "annotations"};
+    for (size_t i = 0; i < sizeof extras / sizeof *extras; i++)
+        if (!strcmp(key, extras[i]))
+            return json_is_null(v) || (json_is_array(v) && json_array_size(v) == 0);
+    return !strcmp(key, "name");
+}
+
+/* "developer" is what OpenAI calls "system" now. */
+static const char *known_role(const json_t *role)
+{
+    static const char *const roles[][2] = {
+        {"system", "system"}, {"developer", "system"}, {"user", "user"}, {"assistant", "assistant"}};
+    for (size_t i = 0; json_is_string(role) && i < sizeof roles / sizeof *roles; i++)
+        if (!strcmp(json_string_value(role), roles[i][0]))
+            return roles[i][1];
+    return NULL;
+}
+
 static int take_message(json_t *out, json_t *message, size_t i, struct api_error *err)
 {
     char param[64];
@@ -129,11 +150,11 @@ static int take_message(json_t *out, json_t *message, size_t i, struct api_error
     if (!json_is_object(message))
         return api_invalid(err, param, "%s: an object was expected", param);
     json_object_foreach(message, key, v)
-        if (strcmp(key, "role") != 0 && strcmp(key, "content") != 0 && strcmp(key, "name") != 0)
-            return api_invalid(err, param, "%s: unknown field %.100s", param, key);
-    const char *role = json_string_value(json_object_get(message, "role"));
-    if (!role || (strcmp(role, "system") != 0 && strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0))
-        return api_invalid(err, param, "%s: the role system, user or assistant was expected", param);
+        if (strcmp(key, "role") != 0 && strcmp(key, "content") != 0 && !is_message_extra(key, v))
+            return api_invalid(err, param, "%s: the field %.100s is not supported", param, key);
+    const char *role = known_role(json_object_get(message, "role"));
+    if (!role)
+        return api_invalid(err, param, "%s: the role system, developer, user or assistant was expected", param);
     json_t *text = message_text(json_object_get(message, "content"));
     if (!text)
         return api_invalid(err, param, "%s: content: a string or a list of text parts was expected", param);
@@ -154,8 +175,11 @@ static int take_messages(struct api_request *r, json_t *v, const char *name, str
     return 0;
 }
 
+/* max_tokens, and its newer name */
 static int take_max_tokens(struct api_request *r, json_t *v, const char *name, struct api_error *err)
 {
+    if (r->max_tokens >= 0)
+        return api_invalid(err, name, "max_tokens and max_completion_tokens are the same, and only one of them is taken");
     return get_int(&r->max_tokens, v, name, r->chat ? 1 : 0, INT32_MAX, err);
 }
 
@@ -191,31 +215,59 @@ static int take_seed(struct api_request *r, json_t *v, const char *name, struct 
     return 0;
 }
 
-static int take_one(struct api_request *r, json_t *v, const char *name, struct api_error *err)
+static int take_n(struct api_request *r, json_t *v, const char *name, struct api_error *err)
 {
-    int64_t n;
-    (void)r;
-    return get_int(&n, v, name, 1, 1, err);
+    return get_int(&r->n, v, name, 1, MAX_CHOICES, err);
 }
 
-/* Penalties and biases are not done: only the values that mean none are taken. */
-static int take_zero(struct api_request *r, json_t *v, const char *name, struct api_error *err)
+static int take_best_of(struct api_request *r, json_t *v, const char *name, struct api_error *err)
 {
-    double x;
-    (void)r;
-    return get_real(&x, v, name, 0, 0, err);
+    return get_int(&r->best_of, v, name, 1, MAX_CHOICES, err);
 }
 
-static int take_empty(struct api_request *r, json_t *v, const char *name, struct api_error *err)
+static int take_presence_penalty(struct api_request *r, json_t *v, const char *name, struct api_error *err)
 {
-    (void)r;
-    return json_is_object(v) && json_object_size(v) == 0 ? 0 : api_invalid(err, name, "%s is not supported", name);
+    return get_real(&r->sampling.presence_penalty, v, name, -2, 2, err);
 }
 
+static int take_frequency_penalty(struct api_request *r, json_t *v, const char *name, struct api_error *err)
+{
+    return get_real(&r->sampling.frequency_penalty, v, name, -2, 2, err);
+}
+
+/* {"token id": what is added to its logit}; whether the vocabulary has the id is for later. */
+static int take_logit_bias(struct api_request *r, json_t *v, const char *name, struct api_error *err)
+{
+    const char *key;
+    json_t *one;
+    if (!json_is_object(v) || json_object_size(v) > MAX_BIASES)
+        return api_invalid(err, name, "%s: an object of %d token ids at most was expected", name, MAX_BIASES);
+    r->sampling.bias = r->bias = calloc(json_object_size(v) + 1, sizeof *r->bias);
+    if (!r->bias)
+        return api_fail(err, 500, "server_error", NULL, NULL, "out of memory");
+    json_object_foreach(v, key, one) {
+        double by = 0;
+        size_t digits = strspn(key, "0123456789");
+        if (digits == 0 || digits > 9 || key[digits])
+            return api_invalid(err, name, "%s: %.40s is no token id", name, key);
+        if (get_real(&by, one, name, -100, 100, err) != 0)
+            return -1;
+        r->bias[r->sampling.n_bias++] = (struct candidate){(float)by, (int32_t)strtol(key, NULL, 10)};
+    }
+    return 0;
+}
+
+/* What the answer does not depend on. */
 static int take_ignored(struct api_request *r, json_t *v, const char *name, struct api_error *err)
 {
     (void)r;
     return json_is_string(v) ? 0 : api_invalid(err, name, "%s: a string was expected", name);
+}
+
+static int take_metadata(struct api_request *r, json_t *v, const char *name, struct api_error *err)
+{
+    (void)r;
+    return json_is_object(v) ? 0 : api_invalid(err, name, "%s: an object was expected", name);
 }
 
 static int take_stop(struct api_request *r, json_t *v, const char *name, struct api_error *err)
@@ -272,10 +324,13 @@ static int take_stream_options(struct api_request *r, json_t *v, const char *nam
     if (!json_is_object(v))
         return api_invalid(err, name, "%s: an object was expected", name);
     json_object_foreach(v, key, one) {
-        if (strcmp(key, "include_usage") != 0)
+        bool obfuscation = false, is_usage = !strcmp(key, "include_usage");
+        if (!is_usage && strcmp(key, "include_obfuscation") != 0)
             return api_invalid(err, name, "%s: unknown field %.100s", name, key);
-        if (get_bool(&r->stream_usage, one, name, err) != 0)
+        if (!json_is_null(one) && get_bool(is_usage ? &r->stream_usage : &obfuscation, one, name, err) != 0)
             return -1;
+        if (obfuscation)
+            return api_invalid(err, name, "%s: include_obfuscation is not supported", name);
     }
     return 0;
 }
@@ -296,26 +351,66 @@ static const struct field {
     {"top_p", BOTH, take_top_p},
     {"top_k", BOTH, take_top_k},
     {"seed", BOTH, take_seed},
-    {"n", BOTH, take_one},
-    {"best_of", COMPLETION, take_one},
+    {"n", BOTH, take_n},
+    {"best_of", COMPLETION, take_best_of},
     {"stop", BOTH, take_stop},
     {"logprobs", BOTH, take_logprobs},
     {"top_logprobs", CHAT, take_top_logprobs},
     {"echo", COMPLETION, take_echo},
     {"stream", BOTH, take_stream},
     {"stream_options", BOTH, take_stream_options},
+    {"presence_penalty", BOTH, take_presence_penalty},
+    {"frequency_penalty", BOTH, take_frequency_penalty},
+    {"logit_bias", BOTH, take_logit_bias},
     {"user", BOTH, take_ignored},
-    {"presence_penalty", BOTH, take_zero},
-    {"frequency_penalty", BOTH, take_zero},
-    {"logit_bias", BOTH, take_empty},
-    {"suffix", COMPLETION, take_empty},
+    {"safety_identifier", CHAT, take_ignored},
+    {"prompt_cache_key", CHAT, take_ignored},
+    {"metadata", CHAT, take_metadata},
 };
+
+/* What they ask for is not supported: only values that ask for nothing are taken. */
+static const struct unsupported {
+    const char *name;
+    int where;
+    const char *neutral; /* a list of them */
+} unsupported[] = {
+    {"suffix", COMPLETION, "[\"\"]"},
+    {"response_format", CHAT, "[{\"type\":\"text\"}]"},
+    {"tools", CHAT, "[[]]"},
+    {"tool_choice", CHAT, "[\"none\",\"auto\"]"},
+    {"parallel_tool_calls", CHAT, "[true,false]"},
+    {"functions", CHAT, "[[]]"},
+    {"function_call", CHAT, "[\"none\",\"auto\"]"},
+    {"modalities", CHAT, "[[\"text\"]]"},
+    {"service_tier", CHAT, "[\"auto\",\"default\"]"},
+    {"store", CHAT, "[false]"},
+    {"reasoning_effort", CHAT, "[\"none\"]"},
+    {"audio", CHAT, "[]"},
+    {"prediction", CHAT, "[]"},
+    {"verbosity", CHAT, "[]"},
+    {"web_search_options", CHAT, "[]"},
+};
+
+static bool is_neutral(const struct unsupported *f, const json_t *v)
+{
+    size_t i;
+    json_t *list = json_loads(f->neutral, 0, NULL), *one;
+    bool found = false;
+    json_array_foreach(list, i, one)
+        found = found || json_equal(one, v);
+    json_decref(list);
+    return found;
+}
 
 static int take_field(struct api_request *r, const char *name, json_t *v, struct api_error *err)
 {
+    int where = r->chat ? CHAT : COMPLETION;
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (!strcmp(fields[i].name, name) && (fields[i].where & (r->chat ? CHAT : COMPLETION)))
+        if (!strcmp(fields[i].name, name) && (fields[i].where & where))
             return json_is_null(v) ? 0 : fields[i].take(r, v, name, err);
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++)
+        if (!strcmp(unsupported[i].name, name) && (unsupported[i].where & where))
+            return json_is_null(v) || is_neutral(&unsupported[i], v) ? 0 : api_invalid(err, name, "%s is not supported", name);
     return api_invalid(err, name, "unknown field %.100s", name);
 }
 
@@ -330,6 +425,8 @@ static int check_together(const struct api_request *r, struct api_error *err)
         return api_invalid(err, "top_logprobs", "top_logprobs goes with \"logprobs\": true");
     if (r->max_tokens == 0 && !r->echo)
         return api_invalid(err, "max_tokens", "max_tokens may be 0 with \"echo\": true only");
+    if (r->best_of > 0 && r->best_of != r->n)
+        return api_invalid(err, "best_of", "best_of: as many as n was expected; picking the best of more is not supported");
     if (r->stream && r->echo)
         return api_invalid(err, "echo", "echo does not go with \"stream\": true");
     return 0;
@@ -340,7 +437,7 @@ int api_request_parse(struct api_request *r, const char *body, size_t n, bool ch
     json_error_t why;
     const char *key;
     json_t *v;
-    *r = (struct api_request){.chat = chat, .max_tokens = -1, .sampling = {.temperature = 1, .top_p = 1}};
+    *r = (struct api_request){.chat = chat, .max_tokens = -1, .n = 1, .sampling = {.temperature = 1, .top_p = 1}};
     r->body = json_loadb(body, n, JSON_REJECT_DUPLICATES, &why);
     if (!r->body)
         return api_invalid(err, NULL, "the body is not JSON: line %d, column %d: %.150s", why.line, why.column, why.text);
@@ -357,5 +454,6 @@ void api_request_free(struct api_request *r)
     json_decref(r->messages);
     json_decref(r->prompts);
     json_decref(r->body);
+    free(r->bias);
     *r = (struct api_request){0};
 }

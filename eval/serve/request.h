@@ -22,7 +22,7 @@ int api_fail(struct api_error *e, int status, const char *type, const char *code
 /* The same for 400 invalid_request_error. */
 int api_invalid(struct api_error *e, const char *param, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-enum { MAX_STOPS = 16 };
+enum { MAX_STOPS = 16, MAX_BIASES = 1024, MAX_CHOICES = 128 };
 
 struct api_request {
     bool chat;
@@ -32,7 +32,9 @@ struct api_request {
     const char *model;  /* or NULL */
     int64_t max_tokens; /* -1: not said */
     struct sampling sampling;
+    struct candidate *bias; /* what sampling.bias points to */
     bool seeded;
+    int64_t n, best_of; /* choices of each prompt; best_of 0: not said */
     bool logprobs;
     int top;
     bool echo, stream, stream_usage;

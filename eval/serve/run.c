@@ -18,51 +18,64 @@ static int out_of_memory(struct api_error *err)
     return api_fail(err, 500, "server_error", NULL, NULL, "out of memory");
 }
 
-static int find_variant(struct run *r, struct api_error *err)
+int find_variant(const struct server *s, const char *name, struct api_error *err)
 {
-    for (r->variant = 0; r->variant < r->s->n_variants; r->variant++) {
-        r->v = &r->s->variants[r->variant];
-        if (!r->req.model || !strcmp(r->req.model, r->v->name))
-            return 0;
-    }
-    return api_fail(err, 404, "invalid_request_error", "model_not_found", "model", "there is no model %.100s", r->req.model);
+    for (int i = 0; i < s->n_variants; i++)
+        if (!name || !strcmp(name, s->variants[i].name))
+            return i;
+    return api_fail(err, 404, "invalid_request_error", "model_not_found", "model", "there is no model %.100s", name);
+}
+
+/* Finds the model of a request; whether its vocabulary has all ids of logit_bias. */
+static int set_variant(struct run *r, struct api_error *err)
+{
+    r->variant = find_variant(r->s, r->req.model, err);
+    if (r->variant < 0)
+        return -1;
+    r->v = &r->s->variants[r->variant];
+    int64_t vocab = r->v->run.m->cfg.vocab_size;
+    for (int i = 0; i < r->req.sampling.n_bias; i++)
+        if (r->req.bias[i].id >= vocab)
+            return api_invalid(err, "logit_bias", "logit_bias: token id %d is outside the vocabulary (0 to %lld)",
+                               (int)r->req.bias[i].id, (long long)vocab - 1);
+    return 0;
 }
 
 /* ---- prompts ---- */
 
-static int encode_text(struct run *r, struct choice *c, const char *text, size_t n, bool chat, struct api_error *err)
+static int encode_text(struct run *r, struct prompt *p, const char *text, size_t n, bool chat, struct api_error *err)
 {
     const struct tokenizer *t = r->v->t;
     struct err why = {0};
-    if (!chat && tokenizer_adds_bos(t) && ids_push(&c->prompt, tokenizer_bos(t), &why) != 0)
+    if (!chat && tokenizer_adds_bos(t) && ids_push(&p->ids, tokenizer_bos(t), &why) != 0)
         return out_of_memory(err);
-    if ((chat ? tokenizer_encode_chat : tokenizer_encode)(&c->prompt, t, text, n, &why) != 0)
+    if ((chat ? tokenizer_encode_chat : tokenizer_encode)(&p->ids, t, text, n, &why) != 0)
         return out_of_memory(err);
-    if (c->prompt.n == 0 && tokenizer_bos(t) >= 0 && ids_push(&c->prompt, tokenizer_bos(t), &why) != 0)
+    if (p->ids.n == 0 && tokenizer_bos(t) >= 0 && ids_push(&p->ids, tokenizer_bos(t), &why) != 0)
         return out_of_memory(err);
-    return c->prompt.n > 0 ? 0 : api_invalid(err, "prompt", "the prompt holds no tokens, and the model has no token to begin with");
+    return p->ids.n > 0 ? 0 : api_invalid(err, "prompt", "the prompt holds no tokens, and the model has no token to begin with");
 }
 
-static int encode_prompt(struct run *r, struct choice *c, json_t *prompt, struct api_error *err)
+static int encode_prompt(struct run *r, struct prompt *p, json_t *prompt, struct api_error *err)
 {
     size_t i;
     json_t *id;
     struct err why = {0};
     if (json_is_string(prompt)) {
-        c->prompt_text = json_string_value(prompt);
-        return encode_text(r, c, c->prompt_text, json_string_length(prompt), false, err);
+        p->text = json_string_value(prompt);
+        return encode_text(r, p, p->text, json_string_length(prompt), false, err);
     }
     json_array_foreach(prompt, i, id) {
         if (json_integer_value(id) >= r->v->run.m->cfg.vocab_size)
             return api_invalid(err, "prompt", "token id %lld is outside the vocabulary (0 to %lld)",
                                (long long)json_integer_value(id), (long long)r->v->run.m->cfg.vocab_size - 1);
-        if (ids_push(&c->prompt, (int32_t)json_integer_value(id), &why) != 0)
+        if (ids_push(&p->ids, (int32_t)json_integer_value(id), &why) != 0)
             return out_of_memory(err);
     }
     return 0;
 }
 
-static int encode_messages(struct run *r, struct choice *c, struct api_error *err)
+static int encode_messages(struct run *r, struct prompt *p, struct api_error *err)
 {
     struct err why = {0};
     char *text = NULL;
@@ -73,18 +86,18 @@ static int encode_messages(struct run *r, struct choice *c, struct api_error *er
         bool ours = !strncmp(why.msg, "message", 7) || !strncmp(why.msg, "a chat", 6); /* others name files */
         return api_invalid(err, "messages", "%.300s", ours ? why.msg : "the model's chat template is not known");
     }
-    int rc = encode_text(r, c, text, strlen(text), true, err);
+    int rc = encode_text(r, p, text, strlen(text), true, err);
     free(text);
     return rc;
 }
 
 /* ---- from a request to a job ---- */
 
-static int set_ask(struct run *r, struct choice *c, struct ask *a, struct api_error *err)
+static int set_ask(struct run *r, const struct prompt *p, struct ask *a, struct api_error *err)
 {
     const struct serve_options *o = &r->s->o;
     const struct api_request *q = &r->req;
-    int64_t n = (int64_t)c->prompt.n, room = r->s->context - n, wanted = q->max_tokens;
+    int64_t n = (int64_t)p->ids.n, room = r->s->context - n, wanted = q->max_tokens;
     if (n > o->prompt_tokens || room < (wanted == 0 ? 0 : 1))
         return api_fail(err, 400, "invalid_request_error", "context_length_exceeded", q->chat ? "messages" : "prompt",
                         "the prompt has %lld tokens; %lld at most are taken, of a context of %lld", (long long)n,
@@ -100,7 +113,7 @@ static int set_ask(struct run *r, struct choice *c, struct ask *a, struct api_er
         wanted = wanted < room ? wanted : room;
     }
     *a = (struct ask){.variant = r->variant,
-                      .prompt = c->prompt.ids,
+                      .prompt = p->ids.ids,
                       .n_prompt = n,
                       .max_tokens = wanted,
                       .sampling = q->sampling,
@@ -115,17 +128,19 @@ static int open_choice(struct run *r, int i, struct api_error *err)
 {
     struct choice *c = &r->choices[i];
     struct err why = {0};
-    if ((r->req.chat ? encode_messages(r, c, err) : encode_prompt(r, c, json_array_get(r->req.prompts, (size_t)i), err)) != 0 ||
-        set_ask(r, c, &r->asks[i], err) != 0)
+    const struct ids *prompt = &r->prompts[i / r->req.n].ids;
+    c->prompt = &r->prompts[i / r->req.n];
+    if (set_ask(r, c->prompt, &r->asks[i], err) != 0)
         return -1;
+    r->asks[i].sampling.seed += (uint64_t)(i % r->req.n);
     /* A reply stands alone; a continuation keeps the blank between it and the prompt. */
-    size_t before = r->req.chat ? 0 : c->prompt.n < BEFORE ? c->prompt.n : BEFORE, kept = 0;
+    size_t before = r->req.chat ? 0 : prompt->n < BEFORE ? prompt->n : BEFORE, kept = 0;
     int32_t ids[BEFORE];
-    for (size_t k = c->prompt.n - before; k < c->prompt.n; k++) {
+    for (size_t k = prompt->n - before; k < prompt->n; k++) {
         char spare[1];
         const char *bytes;
-        if (tokenizer_token_bytes(&bytes, spare, r->v->t, c->prompt.ids[k]) > 0)
-            ids[kept++] = c->prompt.ids[k];
+        if (tokenizer_token_bytes(&bytes, spare, r->v->t, prompt->ids[k]) > 0)
+            ids[kept++] = prompt->ids[k];
     }
     if (text_open(&c->text, r->v->t, ids, kept, &why) != 0)
         return out_of_memory(err);
@@ -156,25 +171,39 @@ static void new_id(struct run *r)
         r->req.sampling.seed = bits[1];
 }
 
+/* Room for the prompts and choices of a request; more than the queue holds would never fit. */
+static int open_run(struct run *r, size_t prompts, struct api_error *err)
+{
+    const struct serve_options *o = &r->s->o;
+    int64_t most = o->prompts < o->engine.queue ? o->prompts : o->engine.queue;
+    if ((int64_t)prompts > most)
+        return api_invalid(err, "prompt", "%lld prompts at most in a request", (long long)most);
+    if ((int64_t)prompts * r->req.n > most)
+        return api_invalid(err, "n", "n: %lld choices at most in a request, of all its prompts", (long long)most);
+    r->n_prompts = (int)prompts;
+    r->prompts = calloc(prompts, sizeof *r->prompts);
+    r->choices = calloc(prompts * (size_t)r->req.n, sizeof *r->choices);
+    r->asks = calloc(prompts * (size_t)r->req.n, sizeof *r->asks);
+    if (!r->prompts || !r->choices || !r->asks)
+        return out_of_memory(err);
+    r->n = (int)prompts * (int)r->req.n;
+    return 0;
+}
+
 int run_begin(struct run *r, struct server *s, const char *body, size_t n, bool chat, struct api_error *err)
 {
     *r = (struct run){.s = s, .began = clock_seconds(), .created = (int64_t)time(NULL)};
-    if (api_request_parse(&r->req, body, n, chat, err) != 0 || find_variant(r, err) != 0)
+    if (api_request_parse(&r->req, body, n, chat, err) != 0 || set_variant(r, err) != 0 ||
+        open_run(r, chat ? 1 : json_array_size(r->req.prompts), err) != 0)
         return -1;
-    size_t count = chat ? 1 : json_array_size(r->req.prompts);
-    int64_t most = s->o.prompts < s->o.engine.queue ? s->o.prompts : s->o.engine.queue; /* more would never fit */
-    if ((int64_t)count > most)
-        return api_invalid(err, "prompt", "%lld prompts at most in a request", (long long)most);
     new_id(r);
-    r->choices = calloc(count, sizeof *r->choices);
-    r->asks = calloc(count, sizeof *r->asks);
-    if (!r->choices || !r->asks)
-        return out_of_memory(err);
-    for (r->n = 0; r->n < (int)count; r->n++)
-        if (open_choice(r, r->n, err) != 0) {
-            r->n++;
+    for (int i = 0; i < r->n_prompts; i++)
+        if ((chat ? encode_messages(r, &r->prompts[i], err)
+                  : encode_prompt(r, &r->prompts[i], json_array_get(r->req.prompts, (size_t)i), err)) != 0)
             return -1;
-        }
+    for (int i = 0; i < r->n; i++)
+        if (open_choice(r, i, err) != 0)
+            return -1;
     return submit(r, err);
 }
 
@@ -234,15 +263,17 @@ void run_end(struct run *r)
     job_release(r->job);
     for (int i = 0; i < r->n; i++) {
         tokens += r->choices[i].used;
-        free(r->choices[i].prompt.ids);
         text_close(&r->choices[i].text);
     }
+    for (int i = 0; r->prompts && i < r->n_prompts; i++)
+        free(r->prompts[i].ids.ids);
     if (r->job) {
         double now = clock_seconds();
         metrics_time(&r->s->metrics, TIME_REQUEST, now - r->began);
         if (r->n == 1 && tokens > 1)
             metrics_time(&r->s->metrics, TIME_PER_TOKEN, (now - r->first_token) / (double)(tokens - 1));
     }
+    free(r->prompts);
     free(r->choices);
     free(r->asks);
     api_request_free(&r->req);

@@ -28,13 +28,18 @@ struct server {
 
 /* ---- run.c: one completion request from its parsed body to its answer ---- */
 
-/* One of the request's prompts and what has come of it. */
+struct prompt {
+    struct ids ids;
+    const char *text; /* as it was sent, or NULL: ids were */
+};
+
+/* One of the answers to a prompt. */
 struct choice {
-    struct ids prompt;
-    const char *prompt_text; /* as it was sent, or NULL: ids were */
+    const struct prompt *prompt;
     struct text_out text;
     int64_t used;       /* new tokens looked at */
     int64_t told;       /* of them, those whose log-probabilities are out */
+    size_t offset;      /* characters whose log-probabilities are out */
     const char *finish; /* NULL: runs */
     bool greeted;       /* chat stream: the role was sent */
     bool closed;        /* stream: the finish reason was sent */
@@ -47,9 +52,10 @@ struct run {
     struct api_request req;
     char id[48];
     int64_t created;
-    int n; /* choices */
-    struct choice *choices;
-    struct ask *asks;
+    int n_prompts, n;       /* prompts; choices, req.n of each prompt */
+    struct prompt *prompts; /* [n_prompts] */
+    struct choice *choices; /* [n] */
+    struct ask *asks;       /* [n] */
     struct job *job;
     uint64_t events;
     double began, first_token;
@@ -57,6 +63,9 @@ struct run {
     bool (*gone)(void *arg); /* whether the client has left */
     void *gone_arg;
 };
+
+/* The number of the variant of this name, or with NULL of the first one. */
+int find_variant(const struct server *s, const char *name, struct api_error *err);
 
 /* Parses, checks and submits. */
 int run_begin(struct run *r, struct server *s, const char *body, size_t n, bool chat, struct api_error *err);
@@ -69,6 +78,7 @@ void run_end(struct run *r);
 
 json_t *answer_error(const struct api_error *e);
 json_t *answer_models(const struct server *s);
+json_t *answer_model(const struct server *s, const struct serve_variant *v);
 /* The answer to a request that has ended. */
 json_t *answer_whole(struct run *r);
 /* The next chunk of a stream that has something to tell, or NULL. */

@@ -11,8 +11,9 @@
 #include "core/base/file.h"
 #include "core/base/progress.h"
 
-static const char csp[] = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
-                          "form-action 'none'; frame-ancestors 'none'";
+static const char csp[] =
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'";
 
 /* ---- routes ---- */
 
@@ -42,6 +43,12 @@ static enum MHD_Result get_metrics(struct call *c, struct MHD_Connection *conn)
 static enum MHD_Result get_models(struct call *c, struct MHD_Connection *conn)
 {
     return reply_json(c, conn, 200, answer_models(c->s));
+}
+
+static enum MHD_Result get_model(struct call *c, struct MHD_Connection *conn)
+{
+    int i = find_variant(c->s, c->name, &c->err);
+    return i < 0 ? reply_error(c, conn, &c->err) : reply_json(c, conn, 200, answer_model(c->s, &c->s->variants[i]));
 }
 
 static enum MHD_Result post_completion(struct call *c, struct MHD_Connection *conn)
@@ -80,6 +87,7 @@ static const struct route {
     {"/v1/completions", "POST", false, post_completion},
     {"/v1/chat/completions", "POST", false, post_chat},
     {"/v1/models", "GET", false, get_models},
+    {"/v1/models/", "GET", false, get_model},
     {"/health", "GET", true, get_health},
     {"/metrics", "GET", false, get_metrics},
     {"/", "GET", true, get_page},
@@ -90,7 +98,7 @@ static const struct route {
 static const struct route *find_route(const char *url)
 {
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
-        if (!strcmp(routes[i].url, url))
+        if (!strcmp(routes[i].url, url) || (routes[i].serve == get_model && !strncmp(routes[i].url, url, strlen(routes[i].url))))
             return &routes[i];
     return NULL;
 }
@@ -199,7 +207,10 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char
     }
     if (!strcmp(method, "OPTIONS") && s->o.cors)
         return reply(c, conn, 204, "text/plain", strdup(""), 0);
-    return c->err.status ? reply_error(c, conn, &c->err) : route->serve(c, conn);
+    if (c->err.status)
+        return reply_error(c, conn, &c->err);
+    c->name = url + strlen(route->url);
+    return route->serve(c, conn);
 }
 
 static void completed(void *arg, struct MHD_Connection *conn, void **state, enum MHD_RequestTerminationCode how)

@@ -434,21 +434,29 @@ static void random_row(uint8_t *row, enum dtype t, struct rng *rng)
         row[i] ^= (row[i] & 0x7f) == 0x7f;
 }
 
-/* Several x at once give the bits of one at a time, and floats those of what they were decoded from. */
+/* Several x at once, however many, give the bits of one at a time, and floats those of what they were decoded from. */
 static void check_many(enum dtype t, const void *const at[4])
 {
-    static float w[4 * MAX_N], x[3 * MAX_N];
+    enum { MOST = 9 };
+    static float w[4 * MAX_N], x[MOST * MAX_N];
     const float *const from[3] = {a, b, c};
-    float got[3][5] = {{0, 0, 0, 0, 12345}, {0, 0, 0, 0, 12345}, {0, 0, 0, 0, 12345}}, want[4];
     for (int r = 0; r < 4; r++)
         rk->decode[t](w + r * n, at[r], n);
-    for (int i = 0; i < 3; i++)
-        memcpy(x + i * n, from[i], (size_t)n * sizeof *x);
-    rk->dot4_many(got[0], 5, w, x, 3, n);
-    for (int i = 0; i < 3; i++) {
-        rk->dot4[t](want, at, from[i], n);
-        assert_same_bits(got[i], want, sizeof want, "dot4_many and dot4");
-        assert_true(got[i][4] == 12345);
+    for (int i = 0; i < MOST; i++)
+        memcpy(x + i * n, from[i % 3], (size_t)n * sizeof *x);
+    for (int m = 1; m <= MOST; m++) {
+        float got[MOST + 1][5], want[4];
+        for (int i = 0; i <= MOST; i++)
+            for (int r = 0; r < 5; r++)
+                got[i][r] = 12345;
+        rk->dot4_many(got[0], 5, w, x, m, n);
+        for (int i = 0; i < m; i++) {
+            rk->dot4[t](want, at, from[i % 3], n);
+            assert_same_bits(got[i], want, sizeof want, "dot4_many and dot4");
+            assert_true(got[i][4] == 12345);
+        }
+        for (int r = 0; r < 5; r++)
+            assert_true(got[m][r] == 12345);
     }
 }
 

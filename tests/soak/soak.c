@@ -42,16 +42,18 @@ static uint32_t draw(uint64_t *s, uint32_t n)
     return (uint32_t)(*s * 0x2545f4914f6cdd1du >> 33) % n;
 }
 
-/* The same request must have the same answer whatever else runs: greedy, and drawn with a seed. */
+/* The same request must have the same answer whatever else runs: greedy, and drawn with a seed; two choices, and with penalties. */
 static void ask_whole(uint64_t *s)
 {
     char body[512];
     uint32_t k = draw(s, REFERENCES);
     int n = snprintf(body, sizeof body,
-                     "{\"prompt\":\"%.*s tree %u\",\"max_tokens\":12,\"temperature\":%d,\"seed\":7,\"logprobs\":2}", (int)(k * 60),
+                     "{\"prompt\":\"%.*s tree %u\",\"max_tokens\":12,\"temperature\":%d,\"seed\":7,\"logprobs\":2,\"n\":%u,"
+                     "\"frequency_penalty\":%u,\"logit_bias\":{\"101\":%u}}",
+                     (int)(k * 60),
                      "pruned in winter and tied to the wall, row by row, and so on, year after year, until the whole of it "
                      "is covered and the fruit hangs within reach of the one who planted it, ",
-                     k, k % 2);
+                     k, k % 2, 1 + (k == 3), k / 2, k / 2);
     struct reply r = client_ask(port, "POST", "/v1/completions", body, (size_t)n, 0);
     char *choices = r.status == 200 ? strstr(r.text, "\"choices\"") : NULL, *usage = choices ? strstr(choices, "\"usage\"") : NULL;
     if (usage) {
@@ -121,7 +123,7 @@ static void ask_hostile(uint64_t *s)
         "{\"prompt\":[-1]}",
         "{\"prompt\":\"a\",\"temperature\":3}",
         "{\"prompt\":\"a\",\"nope\":1}",
-        "{\"prompt\":\"a\",\"n\":2}",
+        "{\"prompt\":\"a\",\"n\":1000}",
         "{\"prompt\":\"a\",\"stop\":[\"\"]}",
         "{\"prompt\":\"a\",\"logprobs\":21}",
         "{\"prompt\":\"a\",\"model\":\"../etc\"}",

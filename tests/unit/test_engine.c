@@ -57,7 +57,7 @@ static struct ask prompt(int32_t ids[LONG], int k)
     for (int64_t i = 0; i < LONG; i++)
         ids[i] = (int32_t)((i * 31 + (i > 140 || a.n_prompt < 64 ? k : 0) * 7) % 256);
     if (k % 3 == 1)
-        a.sampling = (struct sampling){0.9, k % 2 ? 20 : 0, 0.95, (uint64_t)k};
+        a.sampling = (struct sampling){.temperature = 0.9, .top_k = k % 2 ? 20 : 0, .top_p = 0.95, .seed = (uint64_t)k};
     return a;
 }
 
@@ -183,6 +183,107 @@ static void echo_is_evaluation(void **state)
     for (int64_t i = 1; i < a.n_prompt; i++) /* the same float32 sums in another order */
         assert_true(fabsf(job_token(j, 0, i, true).logprob + nll[i - 1]) < 1e-4f);
     lm_close(&lm);
+    job_release(j);
+    engine_close(e);
+}
+
+/* Four requests that begin alike read that once, and are what they are alone. The last begins otherwise. */
+static void one_beginning_is_read_once(void **state)
+{
+    enum { N = 5 };
+    struct fixture *f = *state;
+    int32_t ids[N][LONG];
+    struct ask asks[N];
+    struct engine *e; /* in one step there is room for all of them */
+    OK(engine_open(&e, f->variants, 2, &f->c, &(struct engine_limits){N, CONTEXT, N, N * LONG}, &err));
+    for (int k = 0; k < N; k++) {
+        asks[k] = prompt(ids[k], 2);
+        asks[k].n_prompt = k == 3 ? 150 : LONG;
+        asks[k].sampling = (struct sampling){.temperature = 1, .top_p = 1, .seed = (uint64_t)k};
+        ids[k][k == 4 ? 0 : LONG - 1] = k;
+    }
+    struct job *j = submit(e, asks, N);
+    struct engine_stats stats;
+    for (int k = 0; k < N; k++) {
+        finish(j, k);
+        assert_int_equal(job_state(j, k).reused, k == 0 || k == 4 ? 0 : k == 3 ? 128 : 192);
+    }
+    engine_stats(e, &stats);
+    assert_int_equal(stats.reused_tokens, 2 * 192 + 128);
+    assert_int_equal(stats.prompt_tokens, 4 * LONG + 150 - stats.reused_tokens);
+    for (int k = 0; k < N; k++) {
+        struct ids alone = {0};
+        by_generator(f, &asks[k], &alone);
+        for (int64_t i = 0; i < asks[k].max_tokens; i++)
+            assert_int_equal(alone.ids[i], job_token(j, k, i, false).id);
+        free(alone.ids);
+    }
+    job_release(j);
+    /* who waits for a beginning does not wait for ever when the one that reads it is given up, whenever that is */
+    for (int round = 0; round < 12; round++) {
+        for (int k = 0; k < N; k++)
+            for (int64_t i = 0; i < LONG; i++)
+                ids[k][i] = (int32_t)((i * 3 + round * 11 + (i > 150 ? k : 0)) % 256);
+        j = submit(e, asks, N);
+        if (round % 3)
+            job_wait(j, 0, 1);
+        job_cancel(j, 0);
+        for (int k = 1; k < N; k++) {
+            finish(j, k);
+            assert_int_equal(job_state(j, k).n, asks[k].max_tokens);
+        }
+        job_release(j);
+    }
+    engine_close(e);
+}
+
+/* The formula of OpenAI's reference: logit - count * frequency - (count > 0) * presence, and the bias; log-probabilities are the
+ * model's own. */
+static void penalties_and_biases(void **state)
+{
+    struct fixture *f = *state;
+    const struct candidate bias[] = {{1.5f, 40}, {-100, 97}, {-0.75f, 3}};
+    int32_t ids[LONG], chosen[40];
+    struct generator g;
+    struct ask a = prompt(ids, 4);
+    a.max_tokens = 40;
+    a.logprobs = true;
+    a.sampling = (struct sampling){.presence_penalty = 0.25, .frequency_penalty = 0.125, .bias = bias, .n_bias = 3};
+    struct engine *e = start(f, 2, 4);
+    struct job *j = submit(e, &a, 1);
+    finish(j, 0);
+    int counts[VOCAB] = {0}, repeated = 0;
+    OK(generator_open(&g, f->variants[a.variant].m, &f->c, NULL, CONTEXT, &err));
+    OK(generator_feed(&g, ids, a.n_prompt, &err));
+    for (int i = 0; i < a.max_tokens; i++) {
+        float at[VOCAB];
+        int best = 0;
+        for (int id = 0; id < VOCAB; id++) {
+            at[id] = counts[id] ? g.logits[id] - 0.25f : g.logits[id];
+            for (int k = 0; k < counts[id]; k++)
+                at[id] -= 0.125f;
+            for (int k = 0; k < 3; k++)
+                at[id] += bias[k].id == id ? bias[k].logit : 0;
+            if (at[id] > at[best])
+                best = id;
+        }
+        struct token t = job_token(j, 0, i, false);
+        assert_int_equal(t.id, best);
+        double lse = sample_lse(&g.sampler, f->c.rows, g.logits);
+        assert_true(t.logprob == (float)((double)g.logits[best] - lse));
+        chosen[i] = best;
+        repeated += counts[best]++ > 0;
+        OK(generator_feed(&g, &chosen[i], 1, &err));
+    }
+    generator_close(&g);
+    job_release(j);
+    a.sampling = (struct sampling){0}; /* and without them it is another text */
+    j = submit(e, &a, 1);
+    finish(j, 0);
+    int differ = 0;
+    for (int i = 0; i < a.max_tokens; i++)
+        differ += job_token(j, 0, i, false).id != chosen[i];
+    assert_true(differ > 0 && repeated > 0);
     job_release(j);
     engine_close(e);
 }
@@ -344,7 +445,8 @@ static void wrong_asks(void **state)
     int32_t ids[LONG];
     struct engine *e = start(f, 1, 4);
     struct ask good = prompt(ids, 4);
-    for (int k = 0; k < 8; k++) {
+    const struct candidate bias = {1, VOCAB};
+    for (int k = 0; k < 9; k++) {
         struct ask a = good;
         struct job *j;
         struct err err = {0};
@@ -357,6 +459,8 @@ static void wrong_asks(void **state)
         a.n_prompt = k == 4 ? 0 : a.n_prompt;
         a.max_tokens = k == 5 ? INT64_MAX : k == 6 ? 0 : a.max_tokens;
         a.top = k == 7 ? 21 : 0;
+        a.sampling.bias = &bias;
+        a.sampling.n_bias = k == 8;
         assert_int_equal(engine_submit(&j, e, &a, 1, &err), SUBMIT_FAILED);
         assert_true(err.msg[0] && !j);
     }
@@ -366,9 +470,17 @@ static void wrong_asks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(company_is_alone),    cmocka_unit_test(bits_do_not_change),    cmocka_unit_test(echo_is_evaluation),
-        cmocka_unit_test(adapters_in_company), cmocka_unit_test(stops_at_eos),          cmocka_unit_test(cancelling_makes_room),
-        cmocka_unit_test(wrong_asks),          cmocka_unit_test(drafts_change_nothing), cmocka_unit_test(steps_are_feeds),
+        cmocka_unit_test(company_is_alone),
+        cmocka_unit_test(bits_do_not_change),
+        cmocka_unit_test(echo_is_evaluation),
+        cmocka_unit_test(adapters_in_company),
+        cmocka_unit_test(stops_at_eos),
+        cmocka_unit_test(cancelling_makes_room),
+        cmocka_unit_test(wrong_asks),
+        cmocka_unit_test(drafts_change_nothing),
+        cmocka_unit_test(steps_are_feeds),
+        cmocka_unit_test(penalties_and_biases),
+        cmocka_unit_test(one_beginning_is_read_once),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
 }

@@ -21,25 +21,52 @@ static void good_requests(void **state)
         "{\"prompt\":[1,2,3],\"stop\":\"x\"}",
         "{\"prompt\":[[1],[2,3],\"mixed\"],\"stop\":[\"x\",\"y\"],\"stream\":false}",
         "{\"prompt\":\"a\",\"temperature\":0,\"top_p\":1,\"top_k\":-1,\"seed\":-5,\"n\":1,\"best_of\":1,\"user\":\"u\"}",
-        "{\"prompt\":\"a\",\"presence_penalty\":0,\"frequency_penalty\":0.0,\"logit_bias\":{},\"suffix\":null}",
+        "{\"prompt\":\"a\",\"presence_penalty\":0,\"frequency_penalty\":0.0,\"logit_bias\":{},\"suffix\":null,\"echo\":false}",
         "{\"prompt\":\"\\ud83c\\udf33\",\"model\":null,\"max_tokens\":null,\"stream\":true,\"stream_options\":{\"include_usage\":"
-        "true}}",
+        "true,\"include_obfuscation\":false}}",
+        "{\"prompt\":\"a\",\"presence_penalty\":-2,\"frequency_penalty\":1.5,\"logit_bias\":{\"5\":-100,\"07\":0.5},\"n\":3,"
+        "\"best_of\":3}",
+        /* lm-eval's local-completions: log-likelihoods, and generating */
+        "{\"model\":\"m\",\"prompt\":[[1,2],[3,4,5]],\"temperature\":0,\"max_tokens\":1,\"logprobs\":1,\"seed\":1234,\"echo\":"
+        "true}",
+        "{\"prompt\":[[1,2]],\"model\":\"m\",\"max_tokens\":24,\"temperature\":0,\"stop\":[\"\\n\",\"<|im_end|>\"],\"seed\":1234}",
     };
     static const char *const chats[] = {
         "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}]}",
         "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
         "{\"type\":\"text\",\"text\":\"b\"}],\"name\":\"n\"}],\"max_completion_tokens\":3,\"logprobs\":true,\"top_logprobs\":20}",
+        /* what clients send to say that they want nothing of the kind */
+        "{\"messages\":[{\"role\":\"developer\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\","
+        "\"content\":\"b\",\"refusal\":null,\"tool_calls\":null,\"function_call\":null,\"audio\":null,\"annotations\":[]},{"
+        "\"role\":"
+        "\"user\",\"content\":\"c\"}],\"tools\":[],\"tool_choice\":\"none\",\"parallel_tool_calls\":true,\"response_format\":{"
+        "\"type\":"
+        "\"text\"},\"modalities\":[\"text\"],\"service_tier\":\"auto\",\"store\":false,\"metadata\":{\"a\":\"b\"},\"user\":\"u\","
+        "\"n\":1,"
+        "\"functions\":null,\"reasoning_effort\":null,\"max_tokens\":null,\"max_completion_tokens\":5,\"prompt_cache_key\":\"k\"}",
     };
-    for (size_t i = 0; i < 10; i++) {
+    size_t n_completions = sizeof completions / sizeof *completions, n_chats = sizeof chats / sizeof *chats;
+    for (size_t i = 0; i < n_completions + n_chats; i++) {
         struct api_request r;
         struct api_error err;
-        const char *body = i < 8 ? completions[i] : chats[i - 8];
-        if (parse(&r, body, i >= 8, &err) != 0)
+        const char *body = i < n_completions ? completions[i] : chats[i - n_completions];
+        if (parse(&r, body, i >= n_completions, &err) != 0)
             fail_msg("%s: %s", body, err.message);
         if (i == 5)
-            assert_true(r.seeded && r.sampling.seed == (uint64_t)-5 && r.sampling.top_k == 0 && r.sampling.temperature == 0);
-        if (i == 9)
+            assert_true(r.seeded && r.sampling.seed == (uint64_t)-5 && r.sampling.top_k == 0 && r.sampling.temperature == 0 &&
+                        r.n == 1);
+        if (i == 7)
+            assert_true(r.stream && r.stream_usage);
+        if (i == 8)
+            assert_true(r.n == 3 && r.sampling.presence_penalty == -2 && r.sampling.frequency_penalty == 1.5 &&
+                        r.sampling.n_bias == 2 && r.sampling.bias[0].id == 5 && r.sampling.bias[0].logit == -100 &&
+                        r.sampling.bias[1].id == 7);
+        if (i == n_completions + 1)
             assert_string_equal(json_string_value(json_object_get(json_array_get(r.messages, 1), "content")), "ab");
+        if (i == n_completions + 2) {
+            assert_string_equal(json_string_value(json_object_get(json_array_get(r.messages, 0), "role")), "system");
+            assert_int_equal(r.max_tokens, 5);
+        }
         api_request_free(&r);
     }
 }
@@ -88,7 +115,12 @@ static void hostile_requests(void **state)
         {"{\"prompt\":\"a\",\"top_p\":1.01}", "top_p", false},
         {"{\"prompt\":\"a\",\"top_k\":-2}", "top_k", false},
         {"{\"prompt\":\"a\",\"seed\":1.5}", "seed", false},
-        {"{\"prompt\":\"a\",\"n\":2}", "n", false},
+        {"{\"prompt\":\"a\",\"n\":0}", "n", false},
+        {"{\"prompt\":\"a\",\"n\":129}", "n", false},
+        {"{\"prompt\":\"a\",\"n\":\"2\"}", "n", false},
+        {"{\"prompt\":\"a\",\"best_of\":2}", "best_of", false},
+        {"{\"best_of\":2,\"prompt\":\"a\",\"n\":3}", "best_of", false},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"best_of\":1}", "best_of", true},
         {"{\"prompt\":\"a\",\"stop\":\"\"}", "stop", false},
         {"{\"prompt\":\"a\",\"stop\":[1]}", "stop", false},
         {"{\"prompt\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"a\",\"b\",\"c\",\"d\",\"e\",\"f\","
@@ -100,8 +132,18 @@ static void hostile_requests(void **state)
         {"{\"prompt\":\"a\",\"echo\":true,\"stream\":true}", "echo", false},
         {"{\"prompt\":\"a\",\"stream\":\"yes\"}", "stream", false},
         {"{\"prompt\":\"a\",\"stream_options\":{\"x\":1}}", "stream_options", false},
-        {"{\"prompt\":\"a\",\"logit_bias\":{\"5\":1}}", "logit_bias", false},
-        {"{\"prompt\":\"a\",\"presence_penalty\":0.5}", "presence_penalty", false},
+        {"{\"prompt\":\"a\",\"stream_options\":{\"include_obfuscation\":true}}", "stream_options", false},
+        {"{\"prompt\":\"a\",\"stream_options\":true}", "stream_options", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"5\":100.5}}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"5\":null}}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"-5\":1}}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"\":1}}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"5x\":1}}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"99999999999999999999\":1}}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"logit_bias\":[]}", "logit_bias", false},
+        {"{\"prompt\":\"a\",\"presence_penalty\":2.5}", "presence_penalty", false},
+        {"{\"prompt\":\"a\",\"frequency_penalty\":\"0\"}", "frequency_penalty", false},
+        {"{\"prompt\":\"a\",\"user\":5}", "user", false},
         {"{\"prompt\":\"a\",\"messages\":[]}", "messages", false},
         {"{\"prompt\":\"a\",\"max_completion_tokens\":1}", "max_completion_tokens", false},
         {"{\"prompt\":\"a\",\"suffix\":\"b\"}", "suffix", false},
@@ -121,6 +163,17 @@ static void hostile_requests(void **state)
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"top_logprobs\":5}", "top_logprobs", true},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":0}", "max_tokens", true},
         {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"echo\":true}", "echo", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"tool_calls\":[1]}]}", "messages[0]", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":1,\"max_completion_tokens\":1}",
+         "max_completion_tokens", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tools\":[{\"type\":\"function\"}]}", "tools", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"tool_choice\":\"required\"}", "tool_choice", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"response_format\":{\"type\":\"json_object\"}}", "response_format",
+         true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"modalities\":[\"text\",\"audio\"]}", "modalities", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"store\":true}", "store", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"reasoning_effort\":\"high\"}", "reasoning_effort", true},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"min_p\":0.1}", "min_p", true},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct api_request r;
@@ -137,8 +190,9 @@ static void hostile_requests(void **state)
 static void damaged_requests(void **state)
 {
     (void)state;
-    static const char good[] = "{\"prompt\":[[1,2],\"caf\xc3\xa9\"],\"stop\":[\"a\",\"b\"],\"max_tokens\":5,\"temperature\":0.5,"
-                               "\"stream_options\":{\"include_usage\":true},\"seed\":12,\"logprobs\":3}";
+    static const char good[] =
+        "{\"prompt\":[[1,2],\"caf\xc3\xa9\"],\"stop\":[\"a\",\"b\"],\"max_tokens\":5,\"temperature\":0.5,"
+        "\"stream_options\":{\"include_usage\":true},\"seed\":12,\"logprobs\":3,\"logit_bias\":{\"7\":-1},\"n\":2}";
     struct api_request r;
     struct api_error err = {0};
     char *deep = malloc(1 << 20);
@@ -301,11 +355,19 @@ static void metrics_text(void **state)
     metrics_count(&m, "/health", 200);
     metrics_count(&m, "/health", 200);
     metrics_count(&m, "/health", 503);
+    static const char *const others[] = {"/a", "/b", "/c", "/d", "/e", "/f", "/g", "/h", "/i"};
+    for (size_t i = 0; i < 9; i++)
+        metrics_count(&m, others[i], 200);
     metrics_time(&m, TIME_REQUEST, 0.02);
     metrics_time(&m, TIME_REQUEST, 1e9);
     metrics_write(&m, &stats, f);
     fclose(f);
     assert_non_null(strstr(text, "espalier_requests_total{route=\"/health\",code=\"200\"} 2\n"));
+    for (size_t i = 0; i < 9; i++) {
+        char line[80];
+        snprintf(line, sizeof line, "espalier_requests_total{route=\"%s\",code=\"200\"} 1\n", others[i]);
+        assert_non_null(strstr(text, line));
+    }
     assert_non_null(strstr(text, "espalier_queue_length 3\n"));
     assert_non_null(strstr(text, "espalier_request_seconds_bucket{le=\"0.01\"} 0\n"));
     assert_non_null(strstr(text, "espalier_request_seconds_bucket{le=\"300\"} 1\n"));
