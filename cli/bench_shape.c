@@ -298,11 +298,10 @@ static int scoring_stages(struct rig *g, struct err *err)
 {
     char *scores = path_join(g->dir, "taylor.json", err);
     int rc = -1;
-    g->r.amx = bench_has_amx();
     if (!scores || write_ids(g, err) != 0 ||
         stage(&g->r.score, g, "scoring", WORDS("bench", g->whole, "--only", "scoring"), err) != 0)
         goto done;
-    if (g->r.amx &&
+    if (compute_has_bf16() &&
         stage(&g->r.score_bf16, g, "scoring-bf16", WORDS("bench", g->whole, "--only", "scoring", "--compute", "bf16"), err) != 0)
         goto done;
     rc = stage(&g->r.taylor, g, "taylor", WORDS("score", g->whole, "--criterion", "taylor", "--calib", g->ids, "--out", scores),

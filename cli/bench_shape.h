@@ -22,7 +22,6 @@ struct bench_records {
     json_t *decode[BENCH_DTYPES];
     json_t *speed[BENCH_MODELS][BENCH_BATCHES];
     double needed[BENCH_DTYPES]; /* memory for decoding, in bytes: what was missing where there is no record */
-    bool amx;
 };
 
 /* The result: {"shape", "machine", "figures": [{"name", "what", "value", "reached", "aim"}], "speed": [...]}; printed to `out` as two

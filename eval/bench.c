@@ -99,15 +99,3 @@ done:
     free(path);
     return rate;
 }
-
-bool bench_has_amx(void)
-{
-    char *text;
-    size_t n;
-    struct err none = {0};
-    if (file_read(&text, &n, "/proc/cpuinfo", &none) != 0)
-        return false;
-    bool has = strstr(text, " amx_bf16") && strstr(text, " amx_tile");
-    free(text);
-    return has;
-}

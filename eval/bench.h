@@ -13,11 +13,8 @@ double bench_sgemm_peak(const struct compute *c, struct err *err);
  * the memory. */
 double bench_read_bandwidth(const struct compute *c, size_t bytes, struct err *err);
 
-/* Bytes per second that the disk under the folder `dir` takes, until they are safe, in a file of `bytes`. 0 and an error where it does
- * not. */
+/* Bytes per second that the disk under the folder `dir` takes, until they are safe, in a file of `bytes`. 0 and an error where it
+ * does not. */
 double bench_write_rate(const char *dir, size_t bytes, struct err *err);
-
-/* Whether the processor multiplies tiles of bf16 (AMX), by what the system says of it. */
-bool bench_has_amx(void);
 
 #endif

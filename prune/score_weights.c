@@ -124,10 +124,9 @@ static void put(struct scorer *k, int64_t block, int which, int64_t rows)
 static void score_matrix(struct scorer *k, int64_t block, enum proj which, const float *dy, const float *x, int64_t n_rows)
 {
     const struct weight *w = &k->m->blocks[block].proj[which];
-    int64_t fit = packed_columns(PANEL_FLOATS, w->cols), most = fit > 0 ? fit : GEMM_UNIT_N; /* as panel_load */
     struct row_job j = {.k = k, .cols = w->cols};
     for (int64_t first = 0, n; first < w->rows; first += n) {
-        n = min_i64(most, w->rows - first);
+        n = min_i64(panel_rows(w->cols), w->rows - first);
         if (dy) { /* before the weights are loaded: both use the panel buffer */
             j.gradient = k->gradient;
             memset(k->gradient, 0, (size_t)(n * w->cols) * sizeof *k->gradient);

@@ -25,6 +25,12 @@ static void tile(float *C, int64_t ldc, const void *packed_a, const void *packed
     put_tile(C, ldc, c[0], MR, NV, m, n, accumulate);
 }
 
+static void strip(float *C, int64_t ldc, const void *a, const void *b, int64_t k, int64_t m, int64_t n, bool accumulate)
+{
+    for (int64_t i = 0; i < m; i += MR)
+        tile(C + i * ldc, ldc, (const uint16_t *)a + i * k, b, k, m - i < MR ? m - i : MR, n, accumulate);
+}
+
 const struct gemm_kernels bf16_avx512 = {
     .name = "bf16 (avx512_bf16)",
     .mr = MR,
@@ -34,7 +40,7 @@ const struct gemm_kernels bf16_avx512 = {
     .max_m = 168,
     .a_bytes = 2,
     .b_bytes = 2,
-    .tile = tile,
+    .strip = strip,
     .pack_a = pack_a,
     .pack_b = pack_b,
     .pack_a_turned = pack_a_turned,

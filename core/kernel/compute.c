@@ -88,6 +88,13 @@ int precision_named(enum precision *p, const char *name, struct err *err)
     return *p || !strcmp(name, "f32") ? 0 : err_usage(err, "--compute %s: f32 or bf16 was expected", name);
 }
 
+bool compute_has_bf16(void)
+{
+    struct err none = {0};
+    const struct level *level = choose_level(PRECISION_BF16, &none);
+    return level && level->bf16;
+}
+
 int compute_open(struct compute *c, int threads, enum precision precision, struct err *err)
 {
     *c = (struct compute){0};

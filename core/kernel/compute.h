@@ -36,6 +36,9 @@ int precision_named(enum precision *p, const char *name, struct err *err);
 int compute_open(struct compute *c, int threads, enum precision precision, struct err *err);
 void compute_close(struct compute *c);
 
+/* Whether large products of PRECISION_BF16 have instructions of their own here; else they are float32's, of rounded operands. */
+bool compute_has_bf16(void);
+
 enum { GEMM_TRANS_A = 1, GEMM_TRANS_B = 2 };
 
 /* C[m, n] = alpha op(A) op(B) + beta C, row-major, on the calling thread. op(A) is [m, k], op(B) is [k, n]; with GEMM_TRANS_x

@@ -33,9 +33,7 @@ static void multiply(const struct gemm_kernels *g, const struct product *x, int6
 {
     for (int64_t j = 0; j < x->n; j += g->nr) {
         const char *b = (const char *)x->b.data + g->b_bytes * (j * x->b.k + p * g->nr);
-        for (int64_t i = 0; i < m; i += g->mr)
-            g->tile(x->C + (row + i) * x->ldc + j, x->ldc, packed + i * k * g->a_bytes, b, k, min_i64(g->mr, m - i),
-                    min_i64(g->nr, x->n - j), x->accumulate || p > 0);
+        g->strip(x->C + row * x->ldc + j, x->ldc, packed, b, k, m, min_i64(g->nr, x->n - j), x->accumulate || p > 0);
     }
 }
 

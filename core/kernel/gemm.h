@@ -1,6 +1,7 @@
-/* Large matrix products over a packed right-hand side, with float32 sums of float32 or bf16 numbers. OpenBLAS packs both operands again for every call; here B, decoded
- * weights as a rule, is packed once for all rows that meet it, and A once per block of rows. Each result is the sum over k in one
- * order wherever it lies in C, so it depends neither on the other rows nor on how the work is cut. */
+/* Large matrix products over a packed right-hand side, with float32 sums of float32 or bf16 numbers. OpenBLAS packs both operands
+ * again for every call; here B, decoded weights as a rule, is packed once for all rows that meet it, and A once per block of rows.
+ * Each result is the sum over k in one order wherever it lies in C, so it depends neither on the other rows nor on how the work is
+ * cut. */
 #ifndef ESPALIER_KERNEL_GEMM_H
 #define ESPALIER_KERNEL_GEMM_H
 
@@ -10,25 +11,26 @@
 enum {
     GEMM_UNIT_N = 32,                   /* cut B at multiples of it, and no group of columns is half empty whatever the kernels */
     GEMM_A_FLOATS = SCRATCH_FLOATS / 2, /* of the worker's scratch hold A; the other half is free for the caller */
-    GEMM_MIN_K = 16,                    /* bf16 rounds sums up to 32 halves of a float */
+    GEMM_UNIT_K = 16,                   /* and its rows at multiples of this, where they are cut to fit a buffer */
 };
 
-/* Room for B [n columns, k] when it is packed, in floats. What fits does not depend on the kernels. */
-static inline int64_t packed_floats(int64_t n, int64_t k)
+/* Room for B [n columns, k] when it is packed, in floats. */
+static inline int64_t packed_floats(const struct compute *c, int64_t n, int64_t k)
 {
-    return round_up(n, GEMM_UNIT_N) * (k > GEMM_MIN_K ? k : GEMM_MIN_K);
+    return ceil_div(round_up(n, GEMM_UNIT_N) * round_up(k, c->gemm->unit_k) * c->gemm->b_bytes, (int64_t)sizeof(float));
 }
 
 /* How many columns of B [n, k], by whole GEMM_UNIT_N, fit into `floats` when packed. */
-static inline int64_t packed_columns(int64_t floats, int64_t k)
+static inline int64_t packed_columns(const struct compute *c, int64_t floats, int64_t k)
 {
-    return floats / packed_floats(1, k) * GEMM_UNIT_N;
+    return floats / packed_floats(c, 1, k) * GEMM_UNIT_N;
 }
 
 /* How many rows of B [k, n] fit into `floats` when packed. */
-static inline int64_t packed_rows(int64_t floats, int64_t n)
+static inline int64_t packed_rows(const struct compute *c, int64_t floats, int64_t n)
 {
-    return floats / packed_floats(n, GEMM_MIN_K) * GEMM_MIN_K;
+    int64_t unit = round_up(GEMM_UNIT_K, c->gemm->unit_k);
+    return floats / packed_floats(c, n, unit) * unit;
 }
 
 /* Where element (p, j) of a packed B [k, n] lies; j is a multiple of nr, p even. */

@@ -1,5 +1,5 @@
-/* What a product of packed matrices needs from the processor: how operands are packed, and the tile of results that stays in
- * registers. core/kernel/gemm.c does the rest. One such table per instruction set and precision. */
+/* What a product of packed matrices needs from the processor: how operands are packed, and the product itself, tile by tile of
+ * results that stay in registers. core/kernel/gemm.c does the rest. One such table per instruction set and precision. */
 #ifndef ESPALIER_KERNEL_GEMM_KERNELS_H
 #define ESPALIER_KERNEL_GEMM_KERNELS_H
 
@@ -10,7 +10,7 @@ struct gemm_kernels {
     const char *name;     /* "f32", or how bf16 is done: "bf16 (rounded f32)", "bf16 (avx512_bf16)", "bf16 (amx)" */
     int mr, nr;           /* results of a tile */
     int unit_k;           /* a sum's length is rounded up to it, with zeros */
-    int max_k;            /* of one round: nr columns of B stay in a cache beside A */
+    int max_k;            /* of one round: nr columns of B stay in the second-level cache beside A */
     int max_m;            /* rows of C that one call takes at most; a multiple of mr */
     int a_bytes, b_bytes; /* of one packed element */
 
@@ -18,8 +18,8 @@ struct gemm_kernels {
     void (*enter)(void);
     void (*leave)(void);
 
-    /* C [m, n] = a b, or += with accumulate, for m <= mr and n <= nr, which say how much of the tile exists. k: rounded up. */
-    void (*tile)(float *C, int64_t ldc, const void *a, const void *b, int64_t k, int64_t m, int64_t n, bool accumulate);
+    /* C [m, n] = a b, or += with accumulate; m <= max_m, n <= nr, and k, which is rounded up, <= max_k. */
+    void (*strip)(float *C, int64_t ldc, const void *a, const void *b, int64_t k, int64_t m, int64_t n, bool accumulate);
 
     /* out = n rows of A [n, k], or of B^T, `stride` floats apart, packed; missing rows (n < mr, n < nr) become zeros. */
     void (*pack_a)(void *out, const float *x, int64_t stride, int64_t n, int64_t k);

@@ -22,7 +22,7 @@ static bool product_is_right(const struct gemm_kernels *g)
         g->enter();
     g->pack_a(packed_a, a, K, m, K);
     g->pack_b(packed_b, b, K, n, K);
-    g->tile(out, N, packed_a, packed_b, K, m, n, false);
+    g->strip(out, N, packed_a, packed_b, K, m, n, false);
     if (g->leave)
         g->leave();
     for (int64_t i = 0; i < m; i++)

@@ -154,9 +154,10 @@ void head_backward(const struct compute *c, float *dx, float *dw, float *dnorm, 
     struct job j = {.c = c, .h = h, .a = a, .targets = targets, .rows = rows, .scale = scale, .dx = d_normed, .dw = dw};
     size_t bytes = (size_t)(rows * h->w.cols) * sizeof *dx;
     int64_t half = PANEL_FLOATS / 2; /* for each way of packing */
+    int64_t fit = packed_rows(c, half, h->w.cols) / GEMM_UNIT_N * GEMM_UNIT_N;
     memset(d_normed, 0, bytes);
     for (int64_t first = 0; first < h->w.rows; first += j.panel.n) {
-        j.panel = panel_pack(c, &h->w, first, packed_rows(half, h->w.cols) * h->w.cols);
+        j.panel = panel_pack(c, &h->w, first, packed_floats(c, fit, h->w.cols));
         j.across = panel_pack_across(c, &h->w, first, j.panel.n, c->panel + half);
         pool_run(c->pool, backward_task, &j, ceil_div(rows, tile_rows(c)));
         if (dw)

@@ -105,17 +105,22 @@ static void fill_pieces(const struct compute *c, struct piece *pieces, int n, po
     pool_run(c->pool, fill, &j, tasks);
 }
 
-/* The piece of w from row `first` on that fits behind `used` floats of the first `size` of the panel buffer: whole groups of
- * GEMM_UNIT_N rows, or all that is left. */
-static struct piece piece_at(const struct compute *c, const struct weight *w, int64_t first, int64_t used, int64_t size)
+/* The piece of w from row `first` on, in the panel buffer behind `used` floats: the `fit` rows for which there is room, a multiple
+ * of GEMM_UNIT_N, or all that is left. */
+static struct piece piece_at(const struct compute *c, const struct weight *w, int64_t first, int64_t used, int64_t fit)
 {
-    int64_t left = w->rows - first, fit = packed_columns(size - used, w->cols);
-    return (struct piece){.w = w, .first = first, .n = min_i64(left, fit > 0 ? fit : GEMM_UNIT_N), .room = c->panel + used};
+    return (struct piece){
+        .w = w, .first = first, .n = min_i64(w->rows - first, max_i64(fit, GEMM_UNIT_N)), .room = c->panel + used};
+}
+
+int64_t panel_rows(int64_t cols)
+{
+    return max_i64(PANEL_FLOATS / cols / GEMM_UNIT_N, 1) * GEMM_UNIT_N;
 }
 
 struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first)
 {
-    struct piece p = piece_at(c, w, first, 0, PANEL_FLOATS);
+    struct piece p = piece_at(c, w, first, 0, panel_rows(w->cols));
     if (is_plain(w))
         return (struct panel){first, p.n, plain_row(w, first)};
     fill_pieces(c, &p, 1, decode_task, DECODE_ROWS);
@@ -124,7 +129,7 @@ struct panel panel_load(const struct compute *c, const struct weight *w, int64_t
 
 struct panel panel_pack(const struct compute *c, const struct weight *w, int64_t first, int64_t size)
 {
-    struct piece p = piece_at(c, w, first, 0, size);
+    struct piece p = piece_at(c, w, first, 0, packed_columns(c, size, w->cols));
     fill_pieces(c, &p, 1, pack_task, c->gemm->nr);
     return (struct panel){first, p.n, p.room};
 }
@@ -304,7 +309,7 @@ static void forward_many(struct forward_job *j)
 {
     int64_t used = 0;
     for (int k = 0; k < j->n_ops; k++)
-        used += packed_floats(j->ops[k].w->rows, j->ops[k].w->cols);
+        used += packed_floats(j->c, j->ops[k].w->rows, j->ops[k].w->cols);
     if (j->n_ops > 1 && used > PANEL_FLOATS) {
         for (int k = 0; k < j->n_ops; k++) {
             struct forward_job one = *j;
@@ -319,8 +324,9 @@ static void forward_many(struct forward_job *j)
     for (int64_t first = 0; first < j->ops[0].w->rows; first += j->pieces[0].n) { /* one round for ops side by side */
         used = 0;
         for (int k = 0; k < j->n_ops; k++) {
-            j->pieces[k] = piece_at(j->c, j->ops[k].w, first, used, PANEL_FLOATS);
-            used += packed_floats(j->pieces[k].n, j->ops[k].w->cols);
+            const struct weight *w = j->ops[k].w;
+            j->pieces[k] = piece_at(j->c, w, first, used, packed_columns(j->c, PANEL_FLOATS - used, w->cols));
+            used += packed_floats(j->c, j->pieces[k].n, w->cols);
             j->tiles[k] = tiles_cut(j->c->gemm->mr, j->rows, j->pieces[k].n, j->c->gemm->max_m,
                                     j->joint ? j->pieces[k].n : TILE_OUTPUTS, j->joint ? 1 : ceil_div(ENOUGH_TILES, j->n_ops));
             j->chunks[k + 1] = j->chunks[k] + j->tiles[k].count;
@@ -466,7 +472,7 @@ static void lora_backward(struct backward_job *j)
 void linear_backward(const struct compute *c, float *dx, const float *dy, const struct linear *op, const float *x, int64_t rows)
 {
     struct backward_job j = {.c = c, .op = op, .dx = dx, .dy = dy, .x = x, .rows = rows};
-    int64_t fit = packed_rows(PANEL_FLOATS, op->w->cols);
+    int64_t fit = packed_rows(c, PANEL_FLOATS, op->w->cols);
     for (int64_t first = 0; first < op->w->rows; first += j.panel.n) {
         j.panel = (struct panel){first, min_i64(fit, op->w->rows - first), NULL};
         j.panel.data = panel_pack_across(c, op->w, first, j.panel.n, c->panel);
@@ -508,7 +514,7 @@ void linear_weight_gradient(const struct compute *c, float *dw, const float *dy,
                             int64_t cols, int64_t first, int64_t n)
 {
     struct gradient_job j = {.c = c, .dw = dw, .dy = dy, .x = x, .outputs = outputs, .cols = cols, .first = first};
-    int64_t fit = packed_rows(PANEL_FLOATS, cols);
+    int64_t fit = packed_rows(c, PANEL_FLOATS, cols);
     j.tiles = tiles_cut(c->gemm->mr, n, cols, c->gemm->max_m, TILE_OUTPUTS, ENOUGH_TILES);
     for (; j.row < rows; j.row += j.n_rows) {
         j.n_rows = min_i64(fit, rows - j.row);

@@ -41,13 +41,16 @@ struct panel {
     const float *data; /* [n, cols]; in the compute's panel buffer, or the file's own floats */
 };
 
-/* As many rows from `first` on as the panel buffer holds: a multiple of GEMM_UNIT_N unless they are the last. */
+/* Rows of so many columns that the panel buffer holds as floats: a multiple of GEMM_UNIT_N. */
+int64_t panel_rows(int64_t cols);
+
+/* panel_rows from `first` on, or all that are left. */
 struct panel panel_load(const struct compute *c, const struct weight *w, int64_t first);
 
 /* The same, packed as the right-hand side W^T [cols, n] of gemm_packed in the first `size` floats of the panel buffer. */
 struct panel panel_pack(const struct compute *c, const struct weight *w, int64_t first, int64_t size);
 
-/* Rows [first, first + n), packed as the right-hand side W [n, cols] in `room`, packed_floats(cols, n). Returns room. */
+/* Rows [first, first + n), packed as the right-hand side W [n, cols] in `room`, packed_floats of cols and n. Returns room. */
 const float *panel_pack_across(const struct compute *c, const struct weight *w, int64_t first, int64_t n, float *room);
 
 /* Low-rank adaptation (Hu et al., arXiv 2106.09685): y += scale * dropout(x) A^T B^T. */

@@ -68,10 +68,10 @@ static void _tile_dpbf16ps(int c, int a, int b)
 #define TABLE amx_in_c
 #include "core/kernel/bf16_amx.inc"
 
-enum { MAX_M = 70, MAX_N = 70, MAX_K = 1100 };
+enum { MOST_M = 70, MOST_N = 70, MOST_K = 1100 };
 static struct compute c;
-static float x[MAX_M * MAX_K], w[MAX_N * MAX_K], packed[2 * MAX_N * MAX_K], start[MAX_M * MAX_N], got[MAX_M * MAX_N],
-    want[MAX_M * MAX_N];
+static float x[MOST_M * MOST_K], w[MOST_N * MOST_K], packed[2 * MOST_N * MOST_K], start[MOST_M * MOST_N], got[MOST_M * MOST_N],
+    want[MOST_M * MOST_N];
 
 /* out [m, n] += x w^T, with x and w [m, k], [n, k] or turned [k, m], [k, n] */
 static void product(float *out, const struct gemm_kernels *g, int64_t m, int64_t n, int64_t k, bool turned, bool accumulate)
@@ -92,9 +92,9 @@ static void products(void **state)
     static const int64_t ms[] = {1, 16, 17, 32, 33, 70}, ns[] = {1, 16, 31, 32, 70}, ks[] = {1, 31, 32, 33, 500, 1100};
     struct rng rng;
     rng_seed(&rng, 4);
-    fill_random(x, MAX_M * MAX_K, 1, &rng);
-    fill_random(w, MAX_N * MAX_K, 1, &rng);
-    fill_random(start, MAX_M * MAX_N, 1, &rng);
+    fill_random(x, MOST_M * MOST_K, 1, &rng);
+    fill_random(w, MOST_N * MOST_K, 1, &rng);
+    fill_random(start, MOST_M * MOST_N, 1, &rng);
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (size_t j = 0; j < sizeof ns / sizeof *ns; j++)
             for (size_t p = 0; p < sizeof ks / sizeof *ks; p++)
@@ -102,7 +102,7 @@ static void products(void **state)
                     product(got, &amx_in_c, ms[i], ns[j], ks[p], kind & 1, kind & 2);
                     product(want, rows_portable.bf16, ms[i], ns[j], ks[p], kind & 1, kind & 2);
                     /* the same exact products, added in float32 in another order */
-                    for (int64_t e = 0; e < MAX_M * MAX_N; e++)
+                    for (int64_t e = 0; e < MOST_M * MOST_N; e++)
                         if (!(fabsf(got[e] - want[e]) <= 4e-7f * (float)ks[p]))
                             fail_msg("%lld x %lld x %lld, kind %d, element %lld: %g instead of %g", (long long)ms[i],
                                      (long long)ns[j], (long long)ks[p], kind, (long long)e, (double)got[e], (double)want[e]);
@@ -113,13 +113,13 @@ static void products(void **state)
 static void parts_are_the_whole(void **state)
 {
     (void)state;
-    float row[MAX_N];
-    struct product one = {row, MAX_N, {0}, 20, true};
-    product(got, &amx_in_c, MAX_M, MAX_N, 1000, false, true);
-    memcpy(row, start + 69 * MAX_N + 32, 20 * sizeof *row);
+    float row[MOST_N];
+    struct product one = {row, MOST_N, {0}, 20, true};
+    product(got, &amx_in_c, MOST_M, MOST_N, 1000, false, true);
+    memcpy(row, start + 69 * MOST_N + 32, 20 * sizeof *row);
     one.b = packed_part(&c, packed, 32, 0, 1000);
     gemm_packed(&c, 0, &one, 1, x + 69 * 1000, 1000, 1, 1, 1000);
-    assert_same_bits(row, got + 69 * MAX_N + 32, 20 * sizeof *row, "a part");
+    assert_same_bits(row, got + 69 * MOST_N + 32, 20 * sizeof *row, "a part");
     assert_false(tmm.configured);
 }
 
