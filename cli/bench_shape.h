@@ -5,8 +5,8 @@
 
 #include "cli/cli.h"
 
-/* Runs the stages for the first shape of the list "A.json,B.json" that the disk has room for, in DIR/<name of the shape>. Prints the
- * table (Markdown) and leaves it as bench.json there. */
+/* Runs the stages for the first shape of the list "A.json,B.json" that the disk has room for, in DIR/<name of the shape>. Prints
+ * the table (Markdown) and leaves it as bench.json there. */
 int bench_shapes(struct cli *cli, const struct common *o, const char *shapes, const char *dir, struct err *err);
 
 /* ---- between bench_shape.c (the stages) and bench_table.c (what they tell) ---- */
@@ -24,8 +24,8 @@ struct bench_records {
     double needed[BENCH_DTYPES]; /* memory for decoding, in bytes: what was missing where there is no record */
 };
 
-/* The result: {"shape", "machine", "figures": [{"name", "what", "value", "reached", "aim"}], "speed": [...]}; printed to `out` as two
- * tables, too, unless that is NULL. */
+/* The result: {"shape", "machine", "figures": [{"name", "what", "value", "reached", "aim"}], "speed": [...]}; printed to `out`
+ * as two tables, too, unless that is NULL. */
 json_t *bench_table(FILE *out, const char *shape, const struct bench_records *r);
 
 #endif

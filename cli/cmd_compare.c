@@ -1,4 +1,5 @@
-/* `espalier compare`: criteria x ratios x (with / without the protected ends), each variant measured on texts and zero-shot tasks. */
+/* `espalier compare`: criteria x ratios x (with / without the protected ends), each variant measured on texts and zero-shot
+ * tasks. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

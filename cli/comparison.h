@@ -13,12 +13,12 @@ struct comparison_sheet {
     const char *const (*facts)[2]; /* [n_facts], name and value */
 };
 
-/* A row for the intact model, then one a variant; a header, fields quoted as RFC 4180 wants it, lines that end in LF. Accuracies are
- * shares of 1. */
+/* A row for the intact model, then one a variant; a header, fields quoted as RFC 4180 wants it, lines that end in LF. Accuracies
+ * are shares of 1. */
 int comparison_write_csv(const char *path, const struct comparison *k, struct err *err);
 
-/* Units are positions in "unit", criteria, ratios, texts and tasks positions in the lists of those names. "tasks" and all "zeroshot..."
- * are there only where tasks were asked for. */
+/* Units are positions in "unit", criteria, ratios, texts and tasks positions in the lists of those names. "tasks" and all
+ * "zeroshot..." are there only where tasks were asked for. */
 int comparison_write_h5(const char *path, const struct comparison_sheet *s, struct err *err);
 
 int comparison_write_html(const char *path, const struct comparison_sheet *s, struct err *err);

@@ -41,8 +41,8 @@ int scoring_run(struct scoring *g, struct cli *cli, const struct session *s, con
 /* What every result depends on (version, model, instruction set ...), as a line of the text that a key is the hash of. */
 void work_describe(FILE *f, const struct session *s, const struct common *o);
 
-/* What is recorded with a result: session_facts and the key; the words as they were given, but not whether they were said again after
- * an interruption. */
+/* What is recorded with a result: session_facts and the key; the words as they were given, but not whether they were said again
+ * after an interruption. */
 json_t *work_facts(const struct cli *cli, const struct session *s, const struct common *o, const char *key);
 
 /* {"base_ppl", "out"} for --json: a file, or a list of files. */

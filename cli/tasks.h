@@ -27,8 +27,8 @@ struct eval_tasks {
 /* Fills TASK_OPTS entries (none of them OPT_END). The words hold the defaults. */
 void task_options(struct opt *table, struct task_words *w);
 
-/* Checks the words and reads the files, so that what is wrong with them shows before the work begins. Without --tasks there are none,
- * and the other options are refused. */
+/* Checks the words and reads the files, so that what is wrong with them shows before the work begins. Without --tasks there are
+ * none, and the other options are refused. */
 int eval_tasks_open(struct eval_tasks *t, const struct task_words *w, struct err *err);
 void eval_tasks_free(struct eval_tasks *t);
 

@@ -1,4 +1,5 @@
-/* Rows of a data set: objects out of a file of JSON lines or of one JSON array, with look-ups whose errors say file, line and field. */
+/* Rows of a data set: objects out of a file of JSON lines or of one JSON array, with look-ups whose errors say file, line and
+ * field. */
 #ifndef ESPALIER_DATA_ROWS_H
 #define ESPALIER_DATA_ROWS_H
 
@@ -16,7 +17,8 @@ struct rows {
     int64_t n;
 };
 
-/* Reads a file, gzipped or not. In one that ends in .txt (or .txt.gz) every line is a row {"text": line}. Empty lines do not count. */
+/* Reads a file, gzipped or not. In one that ends in .txt (or .txt.gz) every line is a row {"text": line}. Empty lines do not
+ * count. */
 int rows_read(struct rows *r, const char *path, struct err *err);
 void rows_free(struct rows *r);
 

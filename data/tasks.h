@@ -38,8 +38,8 @@ const struct task *task_find(const char *name);
 /* The name of the metric that is published for the task: acc or acc_norm. */
 const char *task_metric(const struct task *t);
 
-/* averaged [n]: which of n tasks an average is over: those of the published one, or all where none of these is there. Returns whether
- * it is the published average itself. */
+/* averaged [n]: which of n tasks an average is over: those of the published one, or all where none of these is there. Returns
+ * whether it is the published average itself. */
 bool tasks_average(bool *averaged, const struct task *const *tasks, int64_t n);
 
 /* The documents of one task. */

@@ -21,10 +21,11 @@ void documents_free(struct documents *d);
 
 /* How the published scripts make one text of a data set's rows (FIELD: Shortened LLaMA, dataset.py). */
 enum row_rule {
-    ROWS_RAW,   /* the file as it is */
-    ROWS_LINES, /* lines, joined by two line breaks */
-    ROWS_WIKITEXT, /* Hugging Face rows of wikitext-2-raw: a line of white space only is "", any other keeps its line break; joined by two */
-    ROWS_PTB, /* ptb_text_only: each line stripped; joined by two line breaks */
+    ROWS_RAW,      /* the file as it is */
+    ROWS_LINES,    /* lines, joined by two line breaks */
+    ROWS_WIKITEXT, /* Hugging Face rows of wikitext-2-raw: a line of white space only is "", any other keeps its line break; joined by
+                      two */
+    ROWS_PTB,      /* ptb_text_only: each line stripped; joined by two line breaks */
 };
 
 /* The whole text of a file under a rule, malloc'ed. */

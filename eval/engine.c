@@ -45,7 +45,8 @@ static void publish(struct sequence *s, enum finish finish)
     pthread_cond_broadcast(&s->job->moved);
 }
 
-/* Those in the queue that were cancelled leave it; those for whom there is a slot take it. Later ones of another variant may pass. */
+/* Those in the queue that were cancelled leave it; those for whom there is a slot take it. Later ones of another variant may
+ * pass. */
 static void admit(struct engine *e)
 {
     struct sequence *before = NULL, *s = e->first;

@@ -156,8 +156,8 @@ static void copy_task(void *arg, int64_t task, int worker)
     memcpy(j->to->kv.data + at, j->from->kv.data + at, (size_t)((j->n - j->begin) * j->width) * sizeof(float));
 }
 
-/* Positions of the prompt in l->turn[i] that other slots hold and its own does not are copied. Returns whether a prompt that is read
- * before it will bring more of them. */
+/* Positions of the prompt in l->turn[i] that other slots hold and its own does not are copied. Returns whether a prompt that is
+ * read before it will bring more of them. */
 static bool inherit(struct lane *l, int64_t i)
 {
     const struct config *cfg = &l->v->m->cfg;

@@ -31,13 +31,13 @@ struct sampler {
 
 int sampler_bind(struct sampler *s, int64_t vocab, struct arena *arena, struct err *err);
 
-/* The next token by logits [vocab]: the argmax (first on ties), or a draw from the softmax at a temperature over the top_k likeliest
- * tokens, cut where their probabilities reach top_p. rng may be NULL where the temperature is 0. */
+/* The next token by logits [vocab]: the argmax (first on ties), or a draw from the softmax at a temperature over the top_k
+ * likeliest tokens, cut where their probabilities reach top_p. rng may be NULL where the temperature is 0. */
 int32_t sample_token(const struct sampler *s, const struct row_kernels *rk, const float *logits, const struct sampling *how,
                      struct rng *rng);
 
-/* The logits [vocab] to choose from after chosen [n]: with the penalties and biases of `how`, in s->biased; the same where there are
- * none. */
+/* The logits [vocab] to choose from after chosen [n]: with the penalties and biases of `how`, in s->biased; the same where there
+ * are none. */
 const float *sample_biased(const struct sampler *s, const float *logits, const struct sampling *how, const int32_t *chosen,
                            int64_t n);
 

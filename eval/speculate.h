@@ -1,8 +1,8 @@
 /* Speculative decoding, greedy: a draft (the model without some blocks, say) proposes a few tokens, the model looks at all of them
  * in one pass and keeps those it would have chosen itself (Leviathan et al., arXiv 2211.17192, at temperature 0).
  *
- * The tokens are those of plain greedy decoding to the last bit of their logits: each proposed token is a sequence of one row in the
- * batch, over the one cache, and its rows go through the matrices as dot products, as they would alone. */
+ * The tokens are those of plain greedy decoding to the last bit of their logits: each proposed token is a sequence of one row in
+ * the batch, over the one cache, and its rows go through the matrices as dot products, as they would alone. */
 #ifndef ESPALIER_EVAL_SPECULATE_H
 #define ESPALIER_EVAL_SPECULATE_H
 

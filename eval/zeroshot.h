@@ -30,8 +30,8 @@ int zeroshot_run(struct zeroshot_result *results, const struct task_set *set, co
                  struct progress *progress, struct err *err);
 void zeroshot_free(struct zeroshot_result *r);
 
-/* Checks that every choice can be scored, which may be long before it is. sha256: of all that its results depend on beside the model:
- * tokens, which of them are scored, lengths, and what is right. */
+/* Checks that every choice can be scored, which may be long before it is. sha256: of all that its results depend on beside the
+ * model: tokens, which of them are scored, lengths, and what is right. */
 int zeroshot_check(char sha256[65], const struct task_set *set, const struct model *m, const struct tokenizer *t, bool bos,
                    struct err *err);
 

@@ -45,8 +45,9 @@ struct comparison {
     struct arena arena;
 };
 
-/* Fills everything but perplexities and zero-shot scores from which, scores, ratios, texts, tasks, keep_first and keep_last, which the
- * caller has set. A ratio that rounds to no unit, or to more than the protected ends leave, is an error. m is as it was scored. */
+/* Fills everything but perplexities and zero-shot scores from which, scores, ratios, texts, tasks, keep_first and keep_last,
+ * which the caller has set. A ratio that rounds to no unit, or to more than the protected ends leave, is an error. m is as it
+ * was scored. */
 int compare_plan(struct comparison *k, struct model *m, struct err *err);
 void compare_free(struct comparison *k);
 

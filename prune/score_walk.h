@@ -2,8 +2,8 @@
  * and whatever watches the intact model's residual stream.
  *
  *   ppl     exp of the mean loss with one unit out, for every unit (Shortened LLaMA, arXiv 2402.02834, section 3)
- *   greedy  the same, removing the best unit and starting over (SLEB, arXiv 2402.09025): score = the step at which a unit goes; those
- *           that the search did not reach follow, ranked by the perplexities of the last step */
+ *   greedy  the same, removing the best unit and starting over (SLEB, arXiv 2402.09025): score = the step at which a unit goes;
+ *           those that the search did not reach follow, ranked by the perplexities of the last step */
 #ifndef ESPALIER_PRUNE_SCORE_WALK_H
 #define ESPALIER_PRUNE_SCORE_WALK_H
 

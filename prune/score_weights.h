@@ -2,8 +2,8 @@
  * and the two norms; not the embeddings, the head and the last norm, nor biases.
  *
  *   magnitude  |w|
- *   taylor     |w sum_s dL_s/dw|: first-order effect of setting w to 0; the gradient is summed over the samples with its sign, and L_s
- *              is the mean loss of sample s
+ *   taylor     |w sum_s dL_s/dw|: first-order effect of setting w to 0; the gradient is summed over the samples with its sign, and
+ *              L_s is the mean loss of sample s
  *
  * Each is raised to norm_power, summed over the inputs of each output row, the rows of a tensor reduced by `rows`, and a unit's
  * tensors by `tensors`. (A norm counts as one row per value.) */

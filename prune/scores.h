@@ -54,7 +54,8 @@ bool scores_may_go(const struct scores *s, int64_t i, int64_t keep_first, int64_
 /* order [n]: positions in s->unit by ascending score; ties keep the earlier unit first. */
 void scores_order(int64_t *order, const struct scores *s);
 
-/* The order of the units that may go; returns their number. The published scripts never drop the first 4 and the last 2 (Shortened LLaMA's "plus" heuristic). */
+/* The order of the units that may go; returns their number. The published scripts never drop the first 4 and the last 2
+ * (Shortened LLaMA's "plus" heuristic). */
 int64_t scores_protected_order(int64_t *out, const struct scores *s, int64_t keep_first, int64_t keep_last);
 
 /* The probability that units at positions a and b of s->unit, of which a ranks before b, would rank the other way round on other

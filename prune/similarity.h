@@ -1,5 +1,5 @@
-/* Criteria that watch the residual stream x_0 ... x_L of the model as it is, x_i entering unit i. All averages are over the tokens of
- * the calibration rows, sums in float64.
+/* Criteria that watch the residual stream x_0 ... x_L of the model as it is, x_i entering unit i. All averages are over the tokens
+ * of the calibration rows, sums in float64.
  *
  *   bi                  1 - mean cos(x_i, x_i+1): block influence (ShortGPT, arXiv 2403.03853)
  *   relative-magnitude  mean |x_i+1 - x_i| / |x_i+1| (Samragh et al., arXiv 2309.04354)

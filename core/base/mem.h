@@ -10,8 +10,8 @@
 /* count * size zeroed bytes, 64-byte aligned (free with free()); NULL and an error when they overflow or are not there. */
 void *mem_alloc(size_t count, size_t size, struct err *err);
 
-/* Zeroed bytes of which the system gives a page when it is first written; for buffers of which little may be used. NULL and an error
- * when there is no such address range. Release with mem_unreserve, which accepts NULL. */
+/* Zeroed bytes of which the system gives a page when it is first written; for buffers of which little may be used. NULL and an
+ * error when there is no such address range. Release with mem_unreserve, which accepts NULL. */
 void *mem_reserve(size_t bytes, struct err *err);
 void mem_unreserve(void *p, size_t bytes);
 

@@ -39,8 +39,8 @@ struct opt_words {
     int n;
 };
 
-/* Parses argv[argc] against tables of options, each closed by OPT_END; an option that two tables have is the first one's. `--name value` and `--name=value` both count; `--` ends
- * the options. Values are checked in full ("12x" is no number). */
+/* Parses argv[argc] against tables of options, each closed by OPT_END; an option that two tables have is the first one's.
+ * `--name value` and `--name=value` both count; `--` ends the options. Values are checked in full ("12x" is no number). */
 int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_tables, int argc, char **argv, struct err *err);
 
 /* Prints the tables as help, each under its heading; an option that two tables have under the first. */

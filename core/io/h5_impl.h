@@ -27,8 +27,8 @@ void h5_release(hid_t id);
 /* Checks a shape; out [n_dims] is the same for HDF5, *n the number of elements. */
 int h5_shape(hsize_t *out, hsize_t *n, const int64_t *dims, int n_dims, const char *path, const char *name, struct err *err);
 
-/* A file of many gigabytes is written by HDF5 itself under the temporary name, its datasets' bytes at multiples of `alignment`. After
- * closing, w->out is all that is left of w: more bytes may be put into the file before its commit. */
+/* A file of many gigabytes is written by HDF5 itself under the temporary name, its datasets' bytes at multiples of `alignment`.
+ * After closing, w->out is all that is left of w: more bytes may be put into the file before its commit. */
 int h5_writer_open_on_disk(struct h5_writer *w, const char *path, int64_t alignment, struct err *err);
 int h5_writer_close_on_disk(struct h5_writer *w, struct err *err);
 

@@ -48,7 +48,8 @@ int h5_model_writer_open(struct h5_model_writer *w, const char *path, const char
     return -1;
 }
 
-/* A contiguous dataset whose place in the file is made at once, and not filled; group/name. The handle, or negative and an error. */
+/* A contiguous dataset whose place in the file is made at once, and not filled; group/name. The handle, or negative and an
+ * error. */
 static hid_t make_place(struct h5_model_writer *w, const char *group, const char *name, hid_t type, const int64_t *dims, int n_dims,
                         struct err *err)
 {

@@ -20,7 +20,8 @@ struct h5_model_writer {
 
 int h5_model_writer_open(struct h5_model_writer *w, const char *path, const char *config, struct err *err);
 int h5_model_put_file(struct h5_model_writer *w, const char *name, const void *data, size_t n, struct err *err);
-/* Makes the places of the tensors, entries[n] of f32, f16, bf16 or f8_e4m3, which must outlive the writer. What follows is their data. */
+/* Makes the places of the tensors, entries[n] of f32, f16, bf16 or f8_e4m3, which must outlive the writer. What follows is their
+ * data. */
 int h5_model_tensors(struct h5_model_writer *w, const struct tensor_entry *entries, int64_t n, struct err *err);
 /* Appends bytes of tensor data; a tensor may come in several pieces, but no piece holds parts of two tensors. */
 int h5_model_put(struct h5_model_writer *w, const void *data, size_t bytes, struct err *err);

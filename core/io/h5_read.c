@@ -279,9 +279,9 @@ static rlim_t seconds_for(const char *path)
     return LEAST + (stat(path, &st) == 0 ? (rlim_t)st.st_size / BYTES_A_SECOND : 0);
 }
 
-/* A child process, which begins with this very memory, reads first; what it survives, its parent survives too. What is read is small
- * enough to be read twice. The child says so when it has come through, and its parent ends it then, or when it has crashed or taken
- * too long (by the clock too, where a disk does not answer); it dies with its parent. */
+/* A child process, which begins with this very memory, reads first; what it survives, its parent survives too. What is read is
+ * small enough to be read twice. The child says so when it has come through, and its parent ends it then, or when it has crashed
+ * or taken too long (by the clock too, where a disk does not answer); it dies with its parent. */
 int h5_guard(int (*read_it)(void *arg, struct err *err), void *arg, const char *path, const char *what, struct err *err)
 {
     const rlim_t seconds = seconds_for(path);

@@ -10,8 +10,8 @@
 
 enum { TENSOR_MAX_DIMS = 4 };
 
-/* One tensor. The view is checked when the source opens: data + bytes lies inside the file, bytes fits shape and dtype. (What an HDF5
- * file stores in pieces lies in memory instead.) */
+/* One tensor. The view is checked when the source opens: data + bytes lies inside the file, bytes fits shape and dtype. (What an
+ * HDF5 file stores in pieces lies in memory instead.) */
 struct tensor {
     const char *name;
     const char *file; /* the file it lies in, for messages */

@@ -43,8 +43,8 @@ int tokenizer_encode(struct ids *out, const struct tokenizer *t, const char *tex
 /* As tokenizer_encode, for what tokenizer_chat wrote: a tokenizer.model recognises its special tokens there in any case. */
 int tokenizer_encode_chat(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err);
 
-/* As tokenizer_encode, but what spells a special token is text like any other for every kind; only added tokens that are not special
- * are looked for. That is llama.cpp's treatment where it does not parse special tokens. */
+/* As tokenizer_encode, but what spells a special token is text like any other for every kind; only added tokens that are not
+ * special are looked for. That is llama.cpp's treatment where it does not parse special tokens. */
 int tokenizer_encode_literal(struct ids *out, const struct tokenizer *t, const char *text, size_t n, struct err *err);
 
 /* The text of ids[n] in a malloc'ed, NUL-terminated buffer. An id outside the vocabulary is an error. Byte-level: special tokens

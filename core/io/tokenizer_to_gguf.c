@@ -1,4 +1,5 @@
-/* Writes a tokenizer as the metadata of a GGUF. Keys: ggml's docs/gguf.md; what llama.cpp does with them decides what can be said. */
+/* Writes a tokenizer as the metadata of a GGUF. Keys: ggml's docs/gguf.md; what llama.cpp does with them decides what can be
+ * said. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -36,7 +36,8 @@ int config_from_gguf(struct config *cfg, const struct gguf *g, struct err *err);
 /* Whether the sizes make a model: positive, heads that divide, nothing absurd. `file` is named in the message. */
 int config_check(const struct config *cfg, const char *file, struct err *err);
 
-/* inv_freq [head_dim / 2]: the rotary frequencies theta^(-2i/d), scaled as transformers does (rope types default, linear, llama3). */
+/* inv_freq [head_dim / 2]: the rotary frequencies theta^(-2i/d), scaled as transformers does (rope types default, linear,
+ * llama3). */
 void config_rope_frequencies(float *inv_freq, const struct config *cfg);
 
 #endif

@@ -49,7 +49,8 @@ int lm_window_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int6
 /* As lm_window_nll, but the losses nll [n, len - 1 - from] of each sequence's tokens behind its first from + 1 only. */
 int lm_tail_nll(struct lm *lm, float *nll, const int32_t *ids, int64_t n, int64_t len, int64_t from, struct err *err);
 
-/* The losses nll [n, len - 1] of n windows of ids [n, len] from their residual streams x [n, len, dim], which is packed in place. */
+/* The losses nll [n, len - 1] of n windows of ids [n, len] from their residual streams x [n, len, dim], which is packed in
+ * place. */
 int lm_stream_nll(struct lm *lm, float *nll, float *x, const int32_t *ids, int64_t n, int64_t len, struct err *err);
 
 /* A cache with room for `cap` positions of every block that runs. */

@@ -61,8 +61,8 @@ void manifest_randomise(struct manifest *p, uint64_t seed, float deviation, int6
 /* Receives the encoded bytes of the tensors, in order and in pieces. */
 typedef int sink_fn(void *arg, int64_t tensor, const void *data, size_t bytes, struct err *err);
 
-/* Produces all tensors, a strip of rows at a time, on the compute's threads; what was read is given back strip by strip. A value that the dtype has no finite number for is an
- * error. A weight that is in its dtype already is copied, byte for byte. */
+/* Produces all tensors, a strip of rows at a time, on the compute's threads; what was read is given back strip by strip. A value
+ * that the dtype has no finite number for is an error. A weight that is in its dtype already is copied, byte for byte. */
 int manifest_produce(const struct manifest *p, const struct compute *c, sink_fn *sink, void *arg, struct progress *progress,
                      struct err *err);
 

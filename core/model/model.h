@@ -25,7 +25,8 @@ struct model {
     struct arena arena;
 };
 
-/* Opens a Hugging Face folder, a GGUF or an HDF5 file of ours and checks every tensor against the description. Nothing is read but headers. */
+/* Opens a Hugging Face folder, a GGUF or an HDF5 file of ours and checks every tensor against the description. Nothing is read
+ * but headers. */
 int model_open(struct model *m, const char *path, struct err *err);
 void model_close(struct model *m);
 

@@ -18,7 +18,8 @@ struct saving {
 };
 
 /* A format's writer. open writes everything but the tensors' data, which put then gets in the manifest's order; flush makes it
- * readable under the path that it returns, commit gives it its name. close releases the writer, and removes what has no name yet. */
+ * readable under the path that it returns, commit gives it its name. close releases the writer, and removes what has no name
+ * yet. */
 struct format_writer {
     int (*open)(struct saving *s, struct err *err);
     sink_fn *put; /* arg: the struct saving */

@@ -12,8 +12,8 @@ int model_stream(struct model *m, struct err *err);
  * the one in use. Called by one thread. */
 void model_use(const struct model *m, int64_t block);
 
-/* Rows [first, first + n) of a weight will be read, or have been and are given back. For who goes through the weights once, streamed
- * or not; what is given back stays in the system's file cache as long as there is room. */
+/* Rows [first, first + n) of a weight will be read, or have been and are given back. For who goes through the weights once,
+ * streamed or not; what is given back stays in the system's file cache as long as there is room. */
 enum rows_advice { ROWS_AHEAD, ROWS_DONE };
 void model_advise_rows(const struct model *m, const struct weight *w, int64_t first, int64_t n, enum rows_advice what);
 

@@ -11,8 +11,9 @@ struct heads {
 };
 
 /* out [rows, n * dim] = softmax(q k^T / sqrt(dim), causal) v per head; lse [rows, n] = log of the sum of exponentials.
- * q [rows, n * dim]; k, v [rows, n_kv * dim] are this batch's own keys and values, used where a sequence has no cache; a sequence with a trunk
- * also sees the trunk's rows before it. With a cache, they must have been copied into `slot` of it already (kv_append). */
+ * q [rows, n * dim]; k, v [rows, n_kv * dim] are this batch's own keys and values, used where a sequence has no cache; a
+ * sequence with a trunk also sees the trunk's rows before it. With a cache, they must have been copied into `slot` of it already
+ * (kv_append). */
 void attention_forward(const struct compute *c, float *out, float *lse, const float *q, const float *k, const float *v,
                        const struct batch *b, int64_t slot, const struct heads *h);
 

@@ -5,8 +5,8 @@
  *   test_tool object KEY ...              standard input must be one JSON object in one line, with these keys
  *   test_tool get FILE KEY ...            prints a member of a member ... of a JSON file
  *   test_tool without FILE KEY ...        prints a JSON file without these members
- *   test_tool reals|ints FILE NAME        prints a dataset of an HDF5 file, or with NAME "/..." one number of its root, as `get` would,
- *                                         flat */
+ *   test_tool reals|ints FILE NAME        prints a dataset of an HDF5 file, flat, or with NAME "/..." one number of its root, as
+ *                                         `get` would */
 #include "tests/tiny_model.h"
 
 #include <jansson.h>

@@ -1,5 +1,5 @@
-/* The packed matrix product of every instruction set and precision against sums in float64, on shapes that leave edges everywhere, from both ways
- * of packing either operand; and that a result does not depend on what lies beside it. */
+/* The packed matrix product of every instruction set and precision against sums in float64, on shapes that leave edges
+ * everywhere, from both ways of packing either operand; and that a result does not depend on what lies beside it. */
 #include "tests/fixtures/fixture.h"
 
 #include "core/kernel/gemm.h"

@@ -1,5 +1,5 @@
-/* A batch that is a tree is its requests one by one: log-likelihoods of requests that share their starts in every way there is against
- * each request alone, and variants at once against each pruned model alone. */
+/* A batch that is a tree is its requests one by one: log-likelihoods of requests that share their starts in every way there is
+ * against each request alone, and variants at once against each pruned model alone. */
 #include "tests/fixtures/fixture.h"
 
 #include "eval/likelihood.h"

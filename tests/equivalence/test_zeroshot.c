@@ -1,5 +1,6 @@
-/* A task's scores are those of its texts put together by hand, one choice at a time: with and without BOS, with blocks dropped, with
- * white space at the end of a context, with no context, and with more text than the model's context holds. A token is a byte. */
+/* A task's scores are those of its texts put together by hand, one choice at a time: with and without BOS, with blocks dropped,
+ * with white space at the end of a context, with no context, and with more text than the model's context holds. A token is a
+ * byte. */
 #include "tests/tiny_model.h"
 
 #include <math.h>

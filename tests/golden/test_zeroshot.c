@@ -1,6 +1,6 @@
-/* Documents of the seven tasks against those of lm-evaluation-harness 0.4.13: gold, lengths, and the texts of the first three of each,
- * from the published files and from Hugging Face rows. The files have terms of their own and are no part of the repository: the
- * test reads ../shared, and is skipped where that is not there. */
+/* Documents of the seven tasks against those of lm-evaluation-harness 0.4.13: gold, lengths, and the texts of the first three of
+ * each, from the published files and from Hugging Face rows. The files have terms of their own and are no part of the
+ * repository: the test reads ../shared, and is skipped where that is not there. */
 #include "tests/tiny_model.h"
 
 #include "core/base/json.h"

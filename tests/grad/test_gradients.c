@@ -323,8 +323,9 @@ static double difference(struct pass *p, float *x)
 
 static double worst_difference; /* seen so far, as a share of what is allowed */
 
-/* Compares `grad` [n] with differences at a few random places of `x` [n]. Each token's loss is rounded by some 2e-7, which makes 3e-5
- * in a difference over h and grows with the root of their number; to that come shares of the gradient and of its typical size. */
+/* Compares `grad` [n] with differences at a few random places of `x` [n]. Each token's loss is rounded by some 2e-7, which makes
+ * 3e-5 in a difference over h and grows with the root of their number; to that come shares of the gradient and of its typical
+ * size. */
 static void check_differences(struct pass *p, float *x, const float *grad, int64_t n, struct rng *rng, const char *what)
 {
     double typical = norm_of(grad, NULL, n) / sqrt((double)n);

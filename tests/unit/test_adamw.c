@@ -90,7 +90,8 @@ static void norms(void **state)
 static void schedule(void **state)
 {
     (void)state;
-    /* transformers.get_linear_schedule_with_warmup: s / max(1, warmup) below warmup, else max(0, (total - s) / max(1, total - warmup)) */
+    /* transformers.get_linear_schedule_with_warmup: s / max(1, warmup) below warmup, else max(0, (total - s) / max(1, total -
+     * warmup)) */
     static const struct {
         int64_t s, warmup, total;
         double factor;

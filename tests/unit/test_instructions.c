@@ -1,4 +1,5 @@
-/* Training rows: the prompt masked, EOS where there is room, the cutoff, and files that hold something else. One token is a byte. */
+/* Training rows: the prompt masked, EOS where there is room, the cutoff, and files that hold something else. One token is a
+ * byte. */
 #include "tests/tiny_model.h"
 
 #include "core/base/json.h"

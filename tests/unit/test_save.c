@@ -1,5 +1,5 @@
-/* Writing models: every format takes the same tensors, and what comes back through any chain of formats is, byte for byte, what went
- * in. GGUF's blocks and order of rows are checked against a second account of them here. */
+/* Writing models: every format takes the same tensors, and what comes back through any chain of formats is, byte for byte, what
+ * went in. GGUF's blocks and order of rows are checked against a second account of them here. */
 #include "tests/tiny_llama.h"
 
 #include <math.h>

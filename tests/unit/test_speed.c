@@ -1,4 +1,5 @@
-/* Speed: what is timed is generation. Sequences that are decoded together get what each gets alone; every run computes its prompts. */
+/* Speed: what is timed is generation. Sequences that are decoded together get what each gets alone; every run computes its
+ * prompts. */
 #include "tests/tiny_model.h"
 
 #include <math.h>
