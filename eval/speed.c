@@ -27,6 +27,8 @@ struct rig {
     struct sequence sequences[SPEED_MAX_BATCH];
     int32_t *ids; /* [batch, out_len] */
     int64_t prompt_rows;
+    struct progress *progress;
+    int64_t tokens; /* of the runs before */
 };
 
 /* One run. */
@@ -48,23 +50,6 @@ static void begin(struct rig *g, const int32_t *prompts)
     }
 }
 
-/* A step; the sequences that end with it leave. */
-static int step(struct rig *g, struct err *err)
-{
-    int64_t prompt_rows;
-    lane_step(&g->lane, &prompt_rows);
-    g->prompt_rows += prompt_rows;
-    for (int64_t i = 0; i < g->lane.n_slots; i++) {
-        struct slot *slot = &g->lane.slots[i];
-        if (!slot->seq || slot->seq->ending == RUNNING)
-            continue;
-        if (slot->seq->ending == FINISH_ERROR)
-            return model_blame_nonfinite(g->lane.v->m, g->lane.lm.c, "a logit", err);
-        lane_leave(&g->lane, slot);
-    }
-    return 0;
-}
-
 /* *all: the new tokens of all sequences together. Returns the least that one has. */
 static int64_t produced(const struct rig *g, int64_t *all)
 {
@@ -75,6 +60,25 @@ static int64_t produced(const struct rig *g, int64_t *all)
         *all += g->sequences[i].produced;
     }
     return least;
+}
+
+/* A step; the sequences that end with it leave. */
+static int step(struct rig *g, struct err *err)
+{
+    int64_t prompt_rows, tokens;
+    lane_step(&g->lane, &prompt_rows);
+    g->prompt_rows += prompt_rows;
+    for (int64_t i = 0; i < g->lane.n_slots; i++) {
+        struct slot *slot = &g->lane.slots[i];
+        if (!slot->seq || slot->seq->ending == RUNNING)
+            continue;
+        if (slot->seq->ending == FINISH_ERROR)
+            return model_blame_nonfinite(g->lane.v->m, g->lane.lm.c, "a logit", err);
+        lane_leave(&g->lane, slot);
+    }
+    produced(g, &tokens);
+    progress_update(g->progress, g->tokens + tokens);
+    return 0;
 }
 
 static int one_run(struct timing *t, struct rig *g, const int32_t *prompts, double *first_token_at, struct err *err)
@@ -93,6 +97,7 @@ static int one_run(struct timing *t, struct rig *g, const int32_t *prompts, doub
         if (step(g, err) != 0)
             return -1;
     produced(g, &after);
+    g->tokens += after;
     *t = (struct timing){first - start, clock_seconds() - first, after - before};
     return 0;
 }
@@ -134,7 +139,7 @@ int speed_measure(struct speed_result *r, int32_t *ids, const struct model *m, c
 {
     struct engine_variant v = {m, lora};
     struct engine_limits limits = {.slots = p->batch, .context = p->n_prompt + p->out_len};
-    struct rig g = {.p = p};
+    struct rig g = {.p = p, .progress = progress};
     struct timing *timings = NULL;
     int rc = -1;
     if (check(&v, &limits, p, err) != 0)
@@ -145,12 +150,10 @@ int speed_measure(struct speed_result *r, int32_t *ids, const struct model *m, c
     g.ids = mem_alloc((size_t)p->batch, (size_t)p->out_len * sizeof *g.ids, err);
     if (!timings || !g.ids || lane_open(&g.lane, &v, c, &limits, err) != 0)
         goto done;
-    progress_begin(progress, "timing", p->warmup + p->runs, "runs");
-    for (int64_t i = 0; i < p->warmup + p->runs; i++) {
+    progress_begin(progress, "timing", (p->warmup + p->runs) * p->batch * p->out_len, "tokens");
+    for (int64_t i = 0; i < p->warmup + p->runs; i++)
         if (one_run(&timings[i], &g, prompts, &r->first_token_at, err) != 0)
             goto done;
-        progress_update(progress, i + 1);
-    }
     progress_end(progress);
     summarise(r, timings + p->warmup, p);
     r->prompt_rows = g.prompt_rows;

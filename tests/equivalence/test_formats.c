@@ -72,20 +72,42 @@ static void open_both(struct model *f8, struct model *f32, const struct fixture 
         assert_true(f8->blocks[0].proj[p].dtype == DTYPE_F8_E4M3 && f8->blocks[0].proj[p].scale);
 }
 
+/* Enough rows for packed products. */
+enum { MANY = LINEAR_FEW_ROWS + 5 };
+
+static void many_ids(int32_t ids[MANY], const struct fixture *f)
+{
+    for (int i = 0; i < MANY; i++)
+        ids[i] = f->ids[i % (f->n * f->len)];
+}
+
 static void scaled_rows(void **state)
 {
     struct fixture *f = *state;
     struct model f8, f32;
     open_both(&f8, &f32, f);
     int64_t vocab = f->m.cfg.vocab_size;
-    for (int64_t len = 1; len <= 8; len++) { /* up to six rows: the scale comes after the dot product, rounded once more */
-        float *x = logits_of(&f8, &f->c, NULL, f->ids, 1, len), *y = logits_of(&f32, &f->c, NULL, f->ids, 1, len);
+    enum { FEW = 5 };
+    int32_t ids[MANY];
+    many_ids(ids, f);
+    for (int64_t len = 1; len <= 8; len++) { /* few rows: the scale comes after the dot product, rounded once more */
+        float *x = logits_of(&f8, &f->c, NULL, ids, 1, len), *y = logits_of(&f32, &f->c, NULL, ids, 1, len);
         assert_close(x, y, len * vocab, 1e-5, "few rows");
         free(x);
         free(y);
     }
-    float *x = logits_of(&f8, &f->c, NULL, f->ids, f->n, f->len), *y = logits_of(&f32, &f->c, NULL, f->ids, f->n, f->len);
-    assert_same_bits(x, y, (size_t)(f->n * f->len * vocab) * sizeof *x, "many rows");
+    float *x = logits_of(&f8, &f->c, NULL, ids, MANY, 1), *y = logits_of(&f32, &f->c, NULL, ids, MANY, 1);
+    assert_same_bits(x, y, (size_t)(MANY * vocab) * sizeof *x, "many rows");
+    free(x);
+    free(y);
+    x = logits_of(&f8, &f->c, NULL, ids, FEW, 1);
+    for (int i = 0; i < FEW; i++) { /* what is decoded once for several rows, and what is not */
+        y = logits_of(&f8, &f->c, NULL, ids + i, 1, 1);
+        assert_same_bits(x + i * vocab, y, (size_t)vocab * sizeof *x, "one of few rows");
+        free(y);
+    }
+    free(x);
+    x = logits_of(&f8, &f->c, NULL, f->ids, f->n, f->len);
     double far = 0, size = 0; /* and three bits of mantissa are not far from the model they came from */
     float *z = logits_of(&f->m, &f->c, NULL, f->ids, f->n, f->len);
     for (int64_t i = 0; i < f->n * f->len * vocab; i++) {
@@ -94,7 +116,6 @@ static void scaled_rows(void **state)
     }
     assert_true(far > 0 && far < 0.25 * size); /* 2.6 % each, of some twenty products in a row: 12 % in all */
     free(x);
-    free(y);
     free(z);
     model_close(&f8);
     model_close(&f32);
@@ -106,18 +127,19 @@ static void gradients(float *grads, const struct model *m, const struct fixture 
     struct lora_set l;
     struct lm lm;
     struct backprop bp;
-    int64_t rows = f->len, n;
-    int32_t *labels = calloc((size_t)rows, sizeof *labels);
+    int64_t rows = MANY, n;
+    int32_t ids[MANY], *labels = calloc((size_t)rows, sizeof *labels);
     float *nll = floats(rows), *weight = floats(rows);
+    many_ids(ids, f);
     random_lora(&l, m, 4, 0.1f, true);
     OK(lm_open(&lm, m, &f->c, &l, rows, 1, rows, &err));
     OK(backprop_open(&bp, &lm, BACKPROP_KEEP, &err));
     batch_uniform(&lm.batch, 1, rows);
     for (int64_t i = 0; i < rows; i++) {
-        labels[i] = i + 1 < rows ? f->ids[i + 1] : -100;
+        labels[i] = i + 1 < rows ? ids[i + 1] : -100;
         weight[i] = 1;
     }
-    OK(backprop_forward(&bp, nll, &n, f->ids, labels, &err));
+    OK(backprop_forward(&bp, nll, &n, ids, labels, &err));
     backprop_backward(&bp, f->ids, weight, NULL);
     memcpy(grads, l.grads, (size_t)l.n_params * sizeof *grads);
     backprop_close(&bp);
