@@ -8,8 +8,6 @@
 
 #include "core/kernel/dtype.h"
 
-enum { DOT4_SUMS = 4 * 32 }; /* floats: the sums of four rows, each of 32 in turn */
-
 struct row_kernels {
     const char *isa; /* "portable", "avx2", "avx512" */
 
@@ -19,11 +17,8 @@ struct row_kernels {
     /* y[4] = the dot products of four rows of n values with x[n], decoded on the way. */
     void (*dot4[DTYPE_COUNT])(float *y, const void *const rows[4], const float *x, int64_t n);
 
-    /* dot4[DTYPE_F32] for m rows of x at once, to the last bit, and part by part: sums [m, DOT4_SUMS], zeros at first and aligned to
-     * 64 bytes, take up the products of w[4][n] and x [m, n], whose rows are ldx apart; n is a multiple of 32 but in the last part.
-     * dot4_end leaves y [m, 4]. */
-    void (*dot4_part)(float *sums, const float *const w[4], const float *x, int64_t ldx, int64_t m, int64_t n);
-    void (*dot4_end)(float *y, const float *sums, int64_t m);
+    /* y[i * ldy + q] = the dot product of w[q * n] (q < 4) and x[i * n], i < m, with the sums of dot4[DTYPE_F32] to the last bit. */
+    void (*dot4_many)(float *y, int64_t ldy, const float *w, const float *x, int64_t m, int64_t n);
 
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*axpy)(float *y, float a, const float *x, int64_t n); /* y += a x */

@@ -11,8 +11,6 @@ enum {
     DOT_TASKS = 4,       /* fused tasks per thread: enough to even out the threads, few enough to stream; */
     DECODED_TASKS = 16,  /* where rows are decoded once for several, a task takes longer and streams less */
     DECODE_ROWS = 16,    /* weight rows of one decoding task */
-    DOTS_AT_ONCE = 32,   /* rows that are multiplied with what was decoded once */
-    PART_COLS = 1024,    /* columns that are decoded at once for dot products: four rows of them in a third of the first cache */
     PACK_COLS = 1024,    /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
     TILE_OUTPUTS = 1536, /* outputs of one tile: each packing of its rows is used that often */
     MAX_OPS = 3,         /* q, k and v share one input */
@@ -236,49 +234,32 @@ static void put_dots(const struct forward_job *j, int k, const float *s, int64_t
     }
 }
 
-/* s [m, 4]: the products of the four weight rows at `rows` with x [m, cols], by decoding them once. Part by part, so that what is
- * decoded stays in the first-level cache. */
-static void dot_decoded(const struct compute *c, float *s, float *decoded, const struct weight *w, const void *const rows[4],
-                        const float *x, int64_t m)
-{
-    float sums[DOTS_AT_ONCE * DOT4_SUMS] __attribute__((aligned(64)));
-    memset(sums, 0, (size_t)(m * DOT4_SUMS) * sizeof *sums);
-    for (int64_t col = 0; col < w->cols; col += PART_COLS) {
-        int64_t n = min_i64(PART_COLS, w->cols - col);
-        const float *part[4];
-        for (int64_t q = 0; q < 4; q++) {
-            part[q] = decoded + q * PART_COLS;
-            c->rows->decode[w->dtype](decoded + q * PART_COLS, (const uint8_t *)rows[q] + dtype_bytes(w->dtype, col), n);
-        }
-        c->rows->dot4_part(sums, part, x + col, w->cols, m, n);
-    }
-    c->rows->dot4_end(s, sums, m);
-}
-
-/* Few rows: four weight rows at a time against every row of x, decoded on the way; once where more than a couple of rows want
- * them. The sums are the same: dot4 of the floats is dot4 of what they were decoded from. */
+/* Few rows: four weight rows at a time against every row of x, decoded on the way; once into scratch where more than a couple of
+ * rows want them. The sums are the same: dot4 of the floats is dot4 of what they were decoded from. */
 static void dot_task(void *arg, int64_t task, int worker)
 {
+    enum { AT_ONCE = 16 };
     struct forward_job *j = arg;
-    float s[DOTS_AT_ONCE][4];
+    float s[AT_ONCE][4], *decoded = j->c->scratch[worker];
     int k = 0;
     while (task >= j->chunks[k + 1])
         k++;
     const struct weight *w = j->ops[k].w;
     int64_t begin = (task - j->chunks[k]) * j->chunk, end = min_i64(begin + j->chunk, w->rows);
+    bool decode = j->rows >= DECODE_FROM && 4 * w->cols <= SCRATCH_FLOATS;
     for (int64_t r = begin; r < end; r += 4) {
         int64_t n = min_i64(4, end - r);
         const void *rows[4];
         for (int64_t q = 0; q < 4; q++)
             rows[q] = weight_row(w, r + min_i64(q, n - 1));
-        for (int64_t i = 0; i < j->rows; i += DOTS_AT_ONCE) {
-            int64_t m = min_i64(DOTS_AT_ONCE, j->rows - i);
-            const float *x = j->x + i * w->cols;
-            if (j->rows >= DECODE_FROM)
-                dot_decoded(j->c, s[0], j->c->scratch[worker], w, rows, x, m);
-            else
-                for (int64_t q = 0; q < m; q++)
-                    j->c->rows->dot4[w->dtype](s[q], rows, x + q * w->cols, w->cols);
+        for (int64_t q = 0; decode && q < n; q++) /* what is left behind row n is multiplied, too, and not used */
+            j->c->rows->decode[w->dtype](decoded + q * w->cols, rows[q], w->cols);
+        for (int64_t i = 0; i < j->rows; i += AT_ONCE) {
+            int64_t m = min_i64(AT_ONCE, j->rows - i);
+            if (decode)
+                j->c->rows->dot4_many(s[0], 4, decoded, j->x + i * w->cols, m, w->cols);
+            for (int64_t q = 0; !decode && q < m; q++)
+                j->c->rows->dot4[w->dtype](s[q], rows, j->x + (i + q) * w->cols, w->cols);
             for (int64_t q = 0; w->scale && q < 4 * m; q++)
                 s[q / 4][q % 4] *= w->scale[r + min_i64(q % 4, n - 1)];
             put_dots(j, k, s[0], i, m, r, n);

@@ -434,36 +434,29 @@ static void random_row(uint8_t *row, enum dtype t, struct rng *rng)
         row[i] ^= (row[i] & 0x7f) == 0x7f;
 }
 
-/* Several x at once, however many, whole or in parts, give the bits of one at a time, and floats those of what they were decoded
- * from. */
+/* Several x at once, however many, give the bits of one at a time, and floats those of what they were decoded from. */
 static void check_many(enum dtype t, const void *const at[4])
 {
     enum { MOST = 9 };
     static float w[4 * MAX_N], x[MOST * MAX_N];
-    static _Alignas(64) float sums[(MOST + 1) * DOT4_SUMS];
     const float *const from[3] = {a, b, c};
     for (int r = 0; r < 4; r++)
         rk->decode[t](w + r * n, at[r], n);
     for (int i = 0; i < MOST; i++)
         memcpy(x + i * n, from[i % 3], (size_t)n * sizeof *x);
     for (int m = 1; m <= MOST; m++) {
-        float got[MOST + 1][4], want[4];
-        memset(sums, 0, sizeof sums);
-        memset(got, 0x55, sizeof got);
-        for (int64_t k = 0, step; k < n; k += step) {
-            step = m % 2 == 0 || n - k < 64 ? n - k : 64;
-            const float *const part[4] = {w + k, w + n + k, w + 2 * n + k, w + 3 * n + k};
-            rk->dot4_part(sums, part, x + k, n, m, step);
-        }
-        rk->dot4_end(got[0], sums, m);
+        float got[MOST + 1][5], want[4];
+        for (int i = 0; i <= MOST; i++)
+            for (int r = 0; r < 5; r++)
+                got[i][r] = 12345;
+        rk->dot4_many(got[0], 5, w, x, m, n);
         for (int i = 0; i < m; i++) {
             rk->dot4[t](want, at, from[i % 3], n);
-            assert_same_bits(got[i], want, sizeof want, "dot4_part and dot4");
+            assert_same_bits(got[i], want, sizeof want, "dot4_many and dot4");
+            assert_true(got[i][4] == 12345);
         }
-        memset(want, 0x55, sizeof want);
-        assert_same_bits(got[m], want, sizeof want, "behind the last");
-        for (int i = 0; i < DOT4_SUMS; i++)
-            assert_true(sums[m * DOT4_SUMS + i] == 0);
+        for (int r = 0; r < 5; r++)
+            assert_true(got[m][r] == 12345);
     }
 }
 
