@@ -17,8 +17,9 @@ struct row_kernels {
     /* y[4] = the dot products of four rows of n values with x[n], decoded on the way. */
     void (*dot4[DTYPE_COUNT])(float *y, const void *const rows[4], const float *x, int64_t n);
 
-    /* y[i * ldy + q] = the dot product of w[q * n] (q < 4) and x[i * n], i < m, with the sums of dot4[DTYPE_F32] to the last bit. */
-    void (*dot4_many)(float *y, int64_t ldy, const float *w, const float *x, int64_t m, int64_t n);
+    /* y[i * ldy + q] = the dot product of w[q * n] (q < 4) and x[i * n], i < m, with the sums of dot4[DTYPE_F32] to the last
+     * bit. Meanwhile the memory is asked for `bytes` at next, which will be read after. */
+    void (*dot4_many)(float *y, int64_t ldy, const float *w, const float *x, int64_t m, int64_t n, const void *next, int64_t bytes);
 
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*axpy)(float *y, float a, const float *x, int64_t n); /* y += a x */

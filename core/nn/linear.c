@@ -254,10 +254,12 @@ static void dot_task(void *arg, int64_t task, int worker)
             rows[q] = weight_row(w, r + min_i64(q, n - 1));
         for (int64_t q = 0; decode && q < n; q++) /* what is left behind row n is multiplied, too, and not used */
             j->c->rows->decode[w->dtype](decoded + q * w->cols, rows[q], w->cols);
+        int64_t ahead = r + 4 < end ? 4 * (int64_t)w->row_bytes / j->rows : 0; /* of the next four rows, for each row of x */
+        const uint8_t *next = weight_row(w, min_i64(r + 4, end - 1));
         for (int64_t i = 0; i < j->rows; i += AT_ONCE) {
             int64_t m = min_i64(AT_ONCE, j->rows - i);
             if (decode)
-                j->c->rows->dot4_many(s[0], 4, decoded, j->x + i * w->cols, m, w->cols);
+                j->c->rows->dot4_many(s[0], 4, decoded, j->x + i * w->cols, m, w->cols, next + i * ahead, m * ahead);
             for (int64_t q = 0; !decode && q < m; q++)
                 j->c->rows->dot4[w->dtype](s[q], rows, j->x + (i + q) * w->cols, w->cols);
             for (int64_t q = 0; w->scale && q < 4 * m; q++)

@@ -449,7 +449,7 @@ static void check_many(enum dtype t, const void *const at[4])
         for (int i = 0; i <= MOST; i++)
             for (int r = 0; r < 5; r++)
                 got[i][r] = 12345;
-        rk->dot4_many(got[0], 5, w, x, m, n);
+        rk->dot4_many(got[0], 5, w, x, m, n, w, m % 2 ? n : 0);
         for (int i = 0; i < m; i++) {
             rk->dot4[t](want, at, from[i % 3], n);
             assert_same_bits(got[i], want, sizeof want, "dot4_many and dot4");
