@@ -1,4 +1,4 @@
-/* Row-level kernels: what one thread does to a few rows of floats. The table is filled by one source file, rows.inc, compiled
+/* Row-level kernels: what one thread does to a few rows of floats. The table is filled by one source text, rows.inc, compiled
  * once per instruction set; core/kernel/compute.c picks the best one that processor and operating system support. */
 #ifndef ESPALIER_KERNEL_ROWS_H
 #define ESPALIER_KERNEL_ROWS_H
