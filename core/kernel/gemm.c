@@ -47,7 +47,8 @@ void gemm_packed(const struct compute *c, int worker, const struct product *prod
     if (g->enter)
         g->enter();
     for (int64_t p = 0; p < k; p += step) {
-        int64_t kp = min_i64(step, k - p), whole = round_up(kp, g->unit_k), rows = min_i64(m, room / whole / g->mr * g->mr);
+        int64_t kp = min_i64(step, k - p), whole = round_up(kp, g->unit_k);
+        int64_t rows = min_i64(min_i64(m, g->max_m), room / whole / g->mr * g->mr);
         for (int64_t i = 0; i < m; i += rows) {
             int64_t mi = min_i64(rows, m - i);
             pack_rows(g, packed, a + i * row_stride + p * col_stride, row_stride, col_stride, mi, kp);

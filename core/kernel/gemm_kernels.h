@@ -11,7 +11,7 @@ struct gemm_kernels {
     int mr, nr;           /* results of a tile */
     int unit_k;           /* a sum's length is rounded up to it, with zeros */
     int max_k;            /* of one round: nr columns of B stay in the second-level cache beside A */
-    int max_m;            /* rows of C that one call takes at most; a multiple of mr */
+    int max_m;            /* rows of C that a strip has at most; a multiple of mr */
     int a_bytes, b_bytes; /* of one packed element */
 
     /* Around a thread's tiles; NULL: nothing to do. */

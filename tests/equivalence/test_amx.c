@@ -68,7 +68,7 @@ static void _tile_dpbf16ps(int c, int a, int b)
 #define TABLE amx_in_c
 #include "core/kernel/bf16_amx.inc"
 
-enum { MOST_M = 70, MOST_N = 70, MOST_K = 1100 };
+enum { MOST_M = 300, MOST_N = 70, MOST_K = 1100 };
 static struct compute c;
 static float x[MOST_M * MOST_K], w[MOST_N * MOST_K], packed[2 * MOST_N * MOST_K], start[MOST_M * MOST_N], got[MOST_M * MOST_N],
     want[MOST_M * MOST_N];
@@ -89,7 +89,7 @@ static void product(float *out, const struct gemm_kernels *g, int64_t m, int64_t
 static void products(void **state)
 {
     (void)state;
-    static const int64_t ms[] = {1, 16, 17, 32, 33, 70}, ns[] = {1, 16, 31, 32, 70}, ks[] = {1, 31, 32, 33, 500, 1100};
+    static const int64_t ms[] = {1, 16, 17, 32, 33, 70, 300}, ns[] = {1, 16, 31, 32, 70}, ks[] = {1, 31, 32, 33, 500, 1100};
     struct rng rng;
     rng_seed(&rng, 4);
     fill_random(x, MOST_M * MOST_K, 1, &rng);
