@@ -9,6 +9,7 @@ struct level {
     const char *isa;
     const struct row_kernels *rows;
     const struct gemm_kernels *bf16;
+    const struct fixed_kernels *fixed;
     bool (*supported)(void);
 };
 
@@ -25,14 +26,19 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512dq") && has_avx2();
 }
 
+static bool has_avx512_vnni(void)
+{
+    return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
 static bool has_avx512_bf16(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512bf16") && gemm_kernels_work(&bf16_avx512);
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16") && gemm_kernels_work(&bf16_avx512);
 }
 
 static bool has_amx(void)
 {
-    return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
            __builtin_cpu_supports("amx-bf16") && amx_permitted() && gemm_kernels_work(&bf16_amx);
 }
 #endif
@@ -44,10 +50,13 @@ static bool has_c(void)
 
 static const struct level levels[] = {
 #if defined(__x86_64__)
-    {"amx", &rows_avx512, &bf16_amx, has_amx},  {"avx512_bf16", &rows_avx512, &bf16_avx512, has_avx512_bf16},
-    {"avx512", &rows_avx512, NULL, has_avx512}, {"avx2", &rows_avx2, NULL, has_avx2},
+    {"amx", &rows_avx512, &bf16_amx, &fixed_avx512, has_amx},
+    {"avx512_bf16", &rows_avx512, &bf16_avx512, &fixed_avx512, has_avx512_bf16},
+    {"avx512_vnni", &rows_avx512, NULL, &fixed_avx512, has_avx512_vnni},
+    {"avx512", &rows_avx512, NULL, NULL, has_avx512},
+    {"avx2", &rows_avx2, NULL, NULL, has_avx2},
 #endif
-    {"portable", &rows_portable, NULL, has_c},
+    {"portable", &rows_portable, NULL, NULL, has_c},
 };
 enum { LEVELS = sizeof levels / sizeof *levels };
 
@@ -78,7 +87,7 @@ static const struct level *choose_level(enum precision precision, struct err *er
             return NULL;
         }
     }
-    err_usage(err, "ESPALIER_ISA=%s: portable, avx2, avx512, avx512_bf16 or amx was expected", want);
+    err_usage(err, "ESPALIER_ISA=%s: portable, avx2, avx512, avx512_vnni, avx512_bf16 or amx was expected", want);
     return NULL;
 }
 
@@ -102,6 +111,7 @@ int compute_open(struct compute *c, int threads, enum precision precision, struc
     if (!level)
         return -1;
     c->rows = level->rows;
+    c->fixed = level->fixed;
     c->gemm = precision == PRECISION_F32 ? c->rows->f32 : level->bf16 ? level->bf16 : c->rows->bf16;
     if (blas_load(c->rows->isa, err) != 0 || pool_create(&c->pool, threads, err) != 0)
         goto fail;

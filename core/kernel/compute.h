@@ -8,6 +8,7 @@
 #include "core/base/err.h"
 #include "core/base/mem.h"
 #include "core/base/pool.h"
+#include "core/kernel/fixed.h"
 #include "core/kernel/gemm_kernels.h"
 #include "core/kernel/rows.h"
 
@@ -20,6 +21,7 @@ struct compute {
     struct pool *pool;
     const struct row_kernels *rows;
     const struct gemm_kernels *gemm; /* of the large products */
+    const struct fixed_kernels *fixed; /* NULL: this level has none */
     float **scratch;                 /* [pool_threads][SCRATCH_FLOATS] */
     float *panel;                    /* [PANEL_FLOATS] */
     struct arena arena;
@@ -32,7 +34,8 @@ enum precision { PRECISION_F32, PRECISION_BF16 };
 int precision_named(enum precision *p, const char *name, struct err *err);
 
 /* threads = 0: all processors. The instruction set is the best that the processor and the system support, or what the
- * environment variable ESPALIER_ISA names: portable, avx2, avx512, or avx512_bf16 and amx, which are avx512 but for bf16. */
+ * environment variable ESPALIER_ISA names: portable, avx2, avx512, avx512_vnni (which is avx512 but for quantised rows), or
+ * avx512_bf16 and amx (which are avx512_vnni but for bf16). */
 int compute_open(struct compute *c, int threads, enum precision precision, struct err *err);
 void compute_close(struct compute *c);
 

@@ -209,6 +209,7 @@ struct forward_job {
     bool accumulate;
     bool joint; /* enough rows for a task to take them through all ops */
     int n_ops;
+    const float *fixed[MAX_OPS];  /* few rows: x as whole numbers for the dtype of each op's weights, or NULL */
     int64_t chunk;                /* few rows: weight rows of one task */
     int64_t chunks[MAX_OPS + 1];  /* first task of each op, or of each op's tiles */
     struct piece pieces[MAX_OPS]; /* many rows: what is packed of each op */
@@ -234,24 +235,28 @@ static void put_dots(const struct forward_job *j, int k, const float *s, int64_t
     }
 }
 
-/* Few rows: four weight rows at a time against every row of x, decoded on the way; once into scratch where more than a couple of
- * rows want them. The sums are the same: dot4 of the floats is dot4 of what they were decoded from. */
+/* Few rows: four weight rows at a time against every row of x, in whole numbers where there are kernels for that, else decoded on
+ * the way; once into scratch where more than a couple of rows want them. The sums are the same: dot4 of the floats is dot4 of what
+ * they were decoded from. */
 static void dot_task(void *arg, int64_t task, int worker)
 {
     enum { AT_ONCE = 16 };
-    struct forward_job *j = arg;
+    const struct forward_job *j = arg;
     float s[AT_ONCE][4], *decoded = j->c->scratch[worker];
     int k = 0;
     while (task >= j->chunks[k + 1])
         k++;
     const struct weight *w = j->ops[k].w;
     int64_t begin = (task - j->chunks[k]) * j->chunk, end = min_i64(begin + j->chunk, w->rows);
-    bool decode = j->rows >= DECODE_FROM && 4 * w->cols <= SCRATCH_FLOATS;
+    const float *fixed = j->fixed[k];
+    bool decode = !fixed && j->rows >= DECODE_FROM && 4 * w->cols <= SCRATCH_FLOATS;
     for (int64_t r = begin; r < end; r += 4) {
         int64_t n = min_i64(4, end - r);
-        const void *rows[4];
-        for (int64_t q = 0; q < 4; q++)
+        const void *rows[4], *following[4];
+        for (int64_t q = 0; q < 4; q++) {
             rows[q] = weight_row(w, r + min_i64(q, n - 1));
+            following[q] = weight_row(w, min_i64(r + 4 + q, end - 1));
+        }
         for (int64_t q = 0; decode && q < n; q++) /* what is left behind row n is multiplied, too, and not used */
             j->c->rows->decode[w->dtype](decoded + q * w->cols, rows[q], w->cols);
         int64_t ahead = r + 4 < end ? 4 * (int64_t)w->row_bytes / j->rows : 0; /* of the next four rows, for each row of x */
@@ -260,7 +265,9 @@ static void dot_task(void *arg, int64_t task, int worker)
             int64_t m = min_i64(AT_ONCE, j->rows - i);
             if (decode)
                 j->c->rows->dot4_many(s[0], 4, decoded, j->x + i * w->cols, m, w->cols, next + i * ahead, m * ahead);
-            for (int64_t q = 0; !decode && q < m; q++)
+            if (fixed)
+                j->c->fixed->dot4[w->dtype](s[0], 4, rows, following, fixed + i * fixed_floats(w->cols), m, w->cols);
+            for (int64_t q = 0; !decode && !fixed && q < m; q++)
                 j->c->rows->dot4[w->dtype](s[q], rows, j->x + (i + q) * w->cols, w->cols);
             for (int64_t q = 0; w->scale && q < 4 * m; q++)
                 s[q / 4][q % 4] *= w->scale[r + min_i64(q % 4, n - 1)];
@@ -338,8 +345,41 @@ static void forward_many(struct forward_job *j)
     }
 }
 
+/* Where x becomes whole numbers: the panel buffer, once for each dtype among the ops. */
+struct fix_job {
+    const struct forward_job *j;
+    float *room;
+    enum dtype dtype;
+};
+
+static void fix_task(void *arg, int64_t row, int worker)
+{
+    (void)worker;
+    const struct fix_job *f = arg;
+    int64_t cols = f->j->ops[0].w->cols;
+    f->j->c->fixed->fix(f->room + row * fixed_floats(cols), f->j->x + row * cols, cols, f->dtype);
+}
+
+static void fix_input(struct forward_job *j)
+{
+    int64_t size = j->rows * fixed_floats(j->ops[0].w->cols), used = 0;
+    for (int k = 0; k < j->n_ops; k++) {
+        enum dtype t = j->ops[k].w->dtype;
+        for (int q = 0; q < k && !j->fixed[k]; q++)
+            if (j->ops[q].w->dtype == t)
+                j->fixed[k] = j->fixed[q];
+        if (j->fixed[k] || !j->c->fixed || !j->c->fixed->dot4[t] || used + size > PANEL_FLOATS)
+            continue;
+        struct fix_job f = {j, j->c->panel + used, t};
+        pool_run(j->c->pool, fix_task, &f, j->rows);
+        j->fixed[k] = f.room;
+        used += size;
+    }
+}
+
 static void forward_few(struct forward_job *j)
 {
+    fix_input(j);
     int64_t outputs = 0;
     for (int k = 0; k < j->n_ops; k++)
         outputs += j->ops[k].w->rows;

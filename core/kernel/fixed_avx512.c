@@ -1,0 +1,246 @@
+/* Whole-number dot products by AVX-512 VNNI, whose vpdpbusd adds four products of an unsigned and a signed byte to each 32-bit
+ * lane. Four groups are taken at a time, one in each 128-bit lane, their first halves in one vector and their second halves in
+ * another: that is how a 4-bit block keeps them, in its low and its high nibbles. */
+#include "core/kernel/fixed.h"
+
+#define VL 16
+#include "core/kernel/vec.inc"
+
+enum {
+    GROUPS = FIXED_RUN / FIXED_GROUP, /* of a run */
+    BYTES = 3,                        /* of a value of x */
+    AHEAD = 2048,                     /* bytes of each row that are asked for ahead */
+    LINE = 64,
+    AT_ONCE = 3, /* vectors of x whose sums, four each, stay in registers */
+};
+
+/* FIXED_RUN values of x, in the room that they take as floats. */
+struct run {
+    int8_t x[BYTES][2][64]; /* value / unit = 2^16 x[0] + 2^8 x[1] + x[2]; of both halves */
+    int32_t offset[16];     /* what a lane's sum starts from; for q4_1 it is the sum of value / unit, and a factor of its own */
+    float unit[GROUPS], unused[12];
+};
+_Static_assert(sizeof(struct run) == FIXED_RUN * sizeof(float), "a run takes the room of its floats");
+
+/* ---- weights as unsigned bytes: the weight plus `zero` ---- */
+
+static inline int bytes_of(enum dtype t)
+{
+    return t == DTYPE_Q8_0 ? 34 : t == DTYPE_Q4_0 ? 18 : 20;
+}
+
+/* 16 bytes at p, and again every `step` bytes. */
+static inline __m512i gather_lanes(const uint8_t *p, int step)
+{
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
+    v = _mm512_mask_broadcast_i32x4(v, 0x00f0, _mm_loadu_si128((const void *)(p + step)));
+    v = _mm512_mask_broadcast_i32x4(v, 0x0f00, _mm_loadu_si128((const void *)(p + 2 * step)));
+    return _mm512_mask_broadcast_i32x4(v, 0xf000, _mm_loadu_si128((const void *)(p + 3 * step)));
+}
+
+static inline int32_t zero_of(enum dtype t)
+{
+    return t == DTYPE_Q8_0 ? 128 : t == DTYPE_Q4_0 ? 8 : 0;
+}
+
+static inline void load_weights(__m512i w[2], const uint8_t *p, enum dtype t)
+{
+    if (t == DTYPE_Q8_0) {
+        w[0] = _mm512_xor_si512(gather_lanes(p + 2, 34), _mm512_set1_epi8((char)0x80));
+        w[1] = _mm512_xor_si512(gather_lanes(p + 18, 34), _mm512_set1_epi8((char)0x80));
+    } else {
+        __m512i v = gather_lanes(p + (t == DTYPE_Q4_0 ? 2 : 4), bytes_of(t)), low = _mm512_set1_epi8(15);
+        w[0] = _mm512_and_si512(v, low);
+        w[1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+    }
+}
+
+/* The scales of a run of four rows, and the offsets of q4_1: lane r holds row r's. The halves are put together without the ports
+ * that the products wait for. */
+static inline __attribute__((always_inline)) void load_scales(__m512 *d, __m512 *m, const uint8_t *const p[4], enum dtype t)
+{
+    uint64_t w[8];
+    int bytes = bytes_of(t);
+    for (int r = 0; r < 4; r++) {
+        uint32_t h[GROUPS] = {0};
+        for (int g = 0; g < GROUPS; g++)
+            memcpy(&h[g], p[r] + g * bytes, t == DTYPE_Q4_1 ? 4 : 2);
+        if (t == DTYPE_Q4_1) {
+            w[2 * r] = h[0] | (uint64_t)h[1] << 32;
+            w[2 * r + 1] = h[2] | (uint64_t)h[3] << 32;
+        } else
+            w[r] = (h[0] | h[1] << 16) | (uint64_t)(h[2] | h[3] << 16) << 32;
+    }
+    __asm__("" : "+m"(w)); /* GCC would carry them to the vector one by one, by shuffles */
+    if (t == DTYPE_Q4_1) {
+        __m512i v = _mm512_loadu_si512(w);
+        *d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
+        *m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16)));
+    } else
+        *d = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)w));
+}
+
+/* ---- the sums ---- */
+
+/* v[r] = per lane, the sum of the products of `rows` rows' weights with x, from x->offset if `from_offset`. The three sums of a
+ * row are apart until the end: a chain of all products would keep the processor waiting. */
+static inline __attribute__((always_inline)) void multiply(__m512i *v, __m512i (*w)[2], int rows, const struct run *x,
+                                                           bool from_offset)
+{
+    __m512i s[BYTES][4];
+#pragma GCC unroll 3
+    for (int k = 0; k < BYTES; k++) {
+        __m512i start = from_offset && k == BYTES - 1 ? _mm512_load_si512(x->offset) : _mm512_setzero_si512();
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            s[k][r] = _mm512_dpbusd_epi32(start, w[r][0], _mm512_load_si512(x->x[k][0]));
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+            s[k][r] = _mm512_dpbusd_epi32(s[k][r], w[r][1], _mm512_load_si512(x->x[k][1]));
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+        v[r] = _mm512_add_epi32(_mm512_slli_epi32(_mm512_add_epi32(_mm512_slli_epi32(s[0][r], 8), s[1][r]), 8), s[2][r]);
+}
+
+/* Lane r of s, each of its four numbers in a lane of its own. */
+static inline __m512 spread(__m512 s, int r)
+{
+    const __m512i first = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    return _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(4 * r)), s);
+}
+
+/* acc[i][r] += the products of a run of row r and of the i-th x, which are `stride` runs apart. */
+static inline __attribute__((always_inline)) void add_run(vf acc[AT_ONCE][4], const uint8_t *const p[4], const struct run *x,
+                                                          int64_t stride, int count, enum dtype t)
+{
+    __m512 d, m = _mm512_setzero_ps();
+    __m512i w[4][2];
+    load_scales(&d, &m, p, t);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++)
+        load_weights(w[r], p[r], t);
+#pragma GCC unroll 3
+    for (int i = 0; i < count; i++, x += stride) {
+        __m512 unit = _mm512_broadcast_f32x4(_mm_load_ps(x->unit)), du = d * unit, mu = m * unit;
+        __m512i v[4];
+        multiply(v, w, 4, x, t != DTYPE_Q4_1);
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++)
+            acc[i][r] += (vf)spread(du, r) * (vf)_mm512_cvtepi32_ps(v[r]);
+        if (t == DTYPE_Q4_1)
+#pragma GCC unroll 4
+            for (int r = 0; r < 4; r++)
+                acc[i][r] += (vf)spread(mu, r) * (vf)_mm512_cvtepi32_ps(_mm512_load_si512(x->offset));
+    }
+}
+
+/* Asks for bytes into the second-level cache. The first one has too few requests under way at a time for the memory's speed. */
+static inline void look_ahead(const uint8_t *p, int bytes)
+{
+    for (int at = 0; at < bytes; at += LINE)
+        __builtin_prefetch(p + at, 0, 2);
+}
+
+/* dot4 for `count` vectors, a constant where this is inlined. */
+static inline __attribute__((always_inline)) void dot4_some(float *y, int64_t ldy, const void *const rows[4],
+                                                            const void *const next[4], const struct run *x, int64_t stride,
+                                                            int count, int64_t n, enum dtype t)
+{
+    const int bytes = GROUPS * bytes_of(t);
+    const int64_t runs = n / FIXED_RUN, left = n % FIXED_RUN / FIXED_GROUP * bytes_of(t);
+    const int64_t ahead = runs * bytes < AHEAD ? runs : AHEAD / bytes; /* runs; behind the row's end comes the next row */
+    vf acc[AT_ONCE][4];
+    for (int i = 0; i < count; i++)
+        for (int r = 0; r < 4; r++)
+            acc[i][r] = splat(0);
+    for (int64_t i = 0; i < runs; i++) {
+        const void *const *from = i + ahead < runs ? rows : next;
+        int64_t at = i + ahead < runs ? i + ahead : i + ahead - runs;
+        const uint8_t *p[4];
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++) {
+            p[r] = (const uint8_t *)rows[r] + i * bytes;
+            look_ahead((const uint8_t *)from[r] + at * bytes, bytes);
+        }
+        add_run(acc, p, x + i, stride, count, t);
+    }
+    if (left) {
+        uint8_t tail[4][GROUPS * 34] = {{0}};
+        const uint8_t *p[4];
+        for (int r = 0; r < 4; r++)
+            p[r] = memcpy(tail[r], (const uint8_t *)rows[r] + runs * bytes, (size_t)left);
+        add_run(acc, p, x + runs, stride, count, t);
+    }
+    for (int i = 0; i < count; i++)
+        lanes_sum4(y + i * ldy, acc[i]);
+}
+
+static inline __attribute__((always_inline)) void dot4(float *y, int64_t ldy, const void *const rows[4],
+                                                       const void *const next[4], const float *x, int64_t m, int64_t n,
+                                                       enum dtype t)
+{
+    const int64_t stride = fixed_floats(n) / FIXED_RUN;
+    const struct run *v = (const void *)x;
+    for (int64_t count; m > 0; m -= count, v += count * stride, y += count * ldy) {
+        count = m == 4 ? 2 : m < AT_ONCE ? m : AT_ONCE; /* two pairs are cheaper than three and one */
+        if (count == 3)
+            dot4_some(y, ldy, rows, next, v, stride, 3, n, t);
+        else if (count == 2)
+            dot4_some(y, ldy, rows, next, v, stride, 2, n, t);
+        else
+            dot4_some(y, ldy, rows, next, v, stride, 1, n, t);
+    }
+}
+
+#define DOT4(name, t)                                                                                                         \
+    static void name(float *y, int64_t ldy, const void *const rows[4], const void *const next[4], const float *x,             \
+                     int64_t m, int64_t n)                                                                                    \
+    {                                                                                                                         \
+        dot4(y, ldy, rows, next, x, m, n, t);                                                                                 \
+    }
+DOT4(dot4_q8_0, DTYPE_Q8_0)
+DOT4(dot4_q4_0, DTYPE_Q4_0)
+DOT4(dot4_q4_1, DTYPE_Q4_1)
+
+/* ---- x ---- */
+
+/* Group g of a run. The lowest byte is taken as a signed one, and what is left is divisible by 256; and so on. */
+static void fix_group(struct run *run, int g, const float *x)
+{
+    const __m512 half[2] = {(__m512)load(x), (__m512)load(x + VL)};
+    const __m512 sizes = _mm512_max_ps(_mm512_abs_ps(half[0]), _mm512_abs_ps(half[1]));
+    const __mmask16 odd = _mm512_fpclass_ps_mask(half[0], 0x99) | _mm512_fpclass_ps_mask(half[1], 0x99); /* NaN, infinity */
+    const float most = _mm512_reduce_max_ps(sizes);
+    const float inverse = !odd && most > 0x1p-100f ? FIXED_UNITS / most : 0;
+    run->unit[g] = odd ? __builtin_nanf("") : most / FIXED_UNITS;
+    for (int h = 0; h < 2; h++) {
+        __m512i v = _mm512_cvtps_epi32(half[h] * _mm512_set1_ps(inverse));
+        for (int k = BYTES - 1; k >= 0; k--) {
+            __m128i low = _mm512_cvtepi32_epi8(v);
+            _mm_store_si128((__m128i *)(run->x[k][h] + 16 * g), low);
+            v = _mm512_srai_epi32(_mm512_sub_epi32(v, _mm512_cvtepi8_epi32(low)), 8);
+        }
+    }
+}
+
+static void fix(float *room, const float *x, int64_t n, enum dtype t)
+{
+    struct run *run = (void *)room;
+    for (int64_t i = 0; i < n; i += FIXED_RUN, run++) {
+        if (n - i < FIXED_RUN)
+            memset(run, 0, sizeof *run);
+        for (int g = 0; g < GROUPS && i + g * FIXED_GROUP < n; g++)
+            fix_group(run, g, x + i + g * FIXED_GROUP);
+        __m512i one[1][2] = {{_mm512_set1_epi8(1), _mm512_set1_epi8(1)}}, sum[1];
+        multiply(sum, one, 1, run, false);
+        if (t != DTYPE_Q4_1)
+            sum[0] = _mm512_mullo_epi32(sum[0], _mm512_set1_epi32(-zero_of(t)));
+        _mm512_store_si512(run->offset, sum[0]);
+    }
+}
+
+const struct fixed_kernels fixed_avx512 = {
+    .fix = fix,
+    .dot4 = {[DTYPE_Q8_0] = dot4_q8_0, [DTYPE_Q4_0] = dot4_q4_0, [DTYPE_Q4_1] = dot4_q4_1},
+};
