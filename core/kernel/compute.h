@@ -20,10 +20,10 @@ enum {
 struct compute {
     struct pool *pool;
     const struct row_kernels *rows;
-    const struct gemm_kernels *gemm; /* of the large products */
+    const struct gemm_kernels *gemm;   /* of the large products */
     const struct fixed_kernels *fixed; /* NULL: this level has none */
-    float **scratch;                 /* [pool_threads][SCRATCH_FLOATS] */
-    float *panel;                    /* [PANEL_FLOATS] */
+    float **scratch;                   /* [pool_threads][SCRATCH_FLOATS] */
+    float *panel;                      /* [PANEL_FLOATS] */
     struct arena arena;
 };
 

@@ -12,9 +12,9 @@
 #include "core/kernel/dtype.h"
 
 enum {
-    FIXED_GROUP = 32,             /* values that share a unit of x; one block of the quantised formats */
-    FIXED_RUN = 4 * FIXED_GROUP,  /* values that are multiplied at once */
-    FIXED_UNITS = (1 << 21) - 1,  /* in the largest magnitude of a group: eight products with weights of -128 stay above -2^31 */
+    FIXED_GROUP = 32,            /* values that share a unit of x; one block of the quantised formats */
+    FIXED_RUN = 4 * FIXED_GROUP, /* values that are multiplied at once */
+    FIXED_UNITS = (1 << 21) - 1, /* in the largest magnitude of a group: eight products with weights of -128 stay above -2^31 */
 };
 
 struct fixed_kernels {

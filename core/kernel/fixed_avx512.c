@@ -12,6 +12,8 @@ enum {
     AHEAD = 2048,                     /* bytes of each row that are asked for ahead */
     LINE = 64,
     AT_ONCE = 3, /* vectors of x whose sums, four each, stay in registers */
+    MANY = 16,   /* whose sums stay in the first-level cache, beside */
+    BLOCK = 8,   /* runs of weights, unpacked */
 };
 
 /* FIXED_RUN values of x, in the room that they take as floats. */
@@ -84,7 +86,7 @@ static inline __attribute__((always_inline)) void load_scales(__m512 *d, __m512 
 
 /* v[r] = per lane, the sum of the products of `rows` rows' weights with x, from x->offset if `from_offset`. The three sums of a
  * row are apart until the end: a chain of all products would keep the processor waiting. */
-static inline __attribute__((always_inline)) void multiply(__m512i *v, __m512i (*w)[2], int rows, const struct run *x,
+static inline __attribute__((always_inline)) void multiply(__m512i *v, const __m512i (*w)[2], int rows, const struct run *x,
                                                            bool from_offset)
 {
     __m512i s[BYTES][4];
@@ -110,28 +112,38 @@ static inline __m512 spread(__m512 s, int r)
     return _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(4 * r)), s);
 }
 
-/* acc[i][r] += the products of a run of row r and of the i-th x, which are `stride` runs apart. */
-static inline __attribute__((always_inline)) void add_run(vf acc[AT_ONCE][4], const uint8_t *const p[4], const struct run *x,
-                                                          int64_t stride, int count, enum dtype t)
-{
-    __m512 d, m = _mm512_setzero_ps();
+/* A run of four rows. */
+struct weights {
     __m512i w[4][2];
-    load_scales(&d, &m, p, t);
+    __m512 d, m;
+};
+
+static inline __attribute__((always_inline)) struct weights load_run(const uint8_t *const p[4], enum dtype t)
+{
+    struct weights w = {.m = _mm512_setzero_ps()};
+    load_scales(&w.d, &w.m, p, t);
 #pragma GCC unroll 4
     for (int r = 0; r < 4; r++)
-        load_weights(w[r], p[r], t);
+        load_weights(w.w[r], p[r], t);
+    return w;
+}
+
+/* acc[i][r] += the products of a run of row r and of the i-th x, which are `stride` runs apart. */
+static inline __attribute__((always_inline)) void add_run(vf (*acc)[4], const struct weights *w, const struct run *x,
+                                                          int64_t stride, int count, enum dtype t)
+{
 #pragma GCC unroll 3
     for (int i = 0; i < count; i++, x += stride) {
-        __m512 unit = _mm512_broadcast_f32x4(_mm_load_ps(x->unit)), du = d * unit, mu = m * unit;
+        __m512 unit = _mm512_broadcast_f32x4(_mm_load_ps(x->unit)), d = w->d * unit, m = w->m * unit;
         __m512i v[4];
-        multiply(v, w, 4, x, t != DTYPE_Q4_1);
+        multiply(v, w->w, 4, x, t != DTYPE_Q4_1);
 #pragma GCC unroll 4
         for (int r = 0; r < 4; r++)
-            acc[i][r] += (vf)spread(du, r) * (vf)_mm512_cvtepi32_ps(v[r]);
+            acc[i][r] += (vf)spread(d, r) * (vf)_mm512_cvtepi32_ps(v[r]);
         if (t == DTYPE_Q4_1)
 #pragma GCC unroll 4
             for (int r = 0; r < 4; r++)
-                acc[i][r] += (vf)spread(mu, r) * (vf)_mm512_cvtepi32_ps(_mm512_load_si512(x->offset));
+                acc[i][r] += (vf)spread(m, r) * (vf)_mm512_cvtepi32_ps(_mm512_load_si512(x->offset));
     }
 }
 
@@ -142,62 +154,107 @@ static inline void look_ahead(const uint8_t *p, int bytes)
         __builtin_prefetch(p + at, 0, 2);
 }
 
-/* dot4 for `count` vectors, a constant where this is inlined. */
-static inline __attribute__((always_inline)) void dot4_some(float *y, int64_t ldy, const void *const rows[4],
-                                                            const void *const next[4], const struct run *x, int64_t stride,
-                                                            int count, int64_t n, enum dtype t)
+/* Four rows of `values`, and those that will be wanted after them. */
+struct rows {
+    const void *const *at, *const *next;
+    int64_t values, runs; /* the last run may have fewer groups */
+};
+
+/* Run i of the rows; asks for what lies AHEAD, behind the rows' end in the next ones. A last run of fewer groups goes through
+ * `room`, which is zero. */
+static inline __attribute__((always_inline)) struct weights take_run(const struct rows *rows, int64_t i, enum dtype t)
 {
-    const int bytes = GROUPS * bytes_of(t);
-    const int64_t runs = n / FIXED_RUN, left = n % FIXED_RUN / FIXED_GROUP * bytes_of(t);
-    const int64_t ahead = runs * bytes < AHEAD ? runs : AHEAD / bytes; /* runs; behind the row's end comes the next row */
+    const int64_t bytes = GROUPS * bytes_of(t), whole = rows->values / FIXED_RUN;
+    const int64_t ahead = i + (whole * bytes < AHEAD ? whole : AHEAD / bytes);
+    const void *const *from = ahead < whole ? rows->at : rows->next;
+    const int64_t at = ahead < whole ? ahead : ahead - whole;
+    const uint8_t *p[4];
+    if (i == whole) {
+        uint8_t room[4][GROUPS * 34] = {{0}};
+        for (int r = 0; r < 4; r++)
+            p[r] = memcpy(room[r], (const uint8_t *)rows->at[r] + i * bytes,
+                          (size_t)(rows->values % FIXED_RUN / FIXED_GROUP * bytes_of(t)));
+        return load_run(p, t);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; r++) {
+        p[r] = (const uint8_t *)rows->at[r] + i * bytes;
+        look_ahead((const uint8_t *)from[r] + at * bytes, (int)bytes);
+    }
+    return load_run(p, t);
+}
+
+/* dot4 for `count` vectors, a constant where this is inlined: their sums stay in registers. */
+static inline __attribute__((always_inline)) void dot4_some(float *y, int64_t ldy, const struct rows *rows, const struct run *x,
+                                                            int count, enum dtype t)
+{
     vf acc[AT_ONCE][4];
     for (int i = 0; i < count; i++)
         for (int r = 0; r < 4; r++)
             acc[i][r] = splat(0);
-    for (int64_t i = 0; i < runs; i++) {
-        const void *const *from = i + ahead < runs ? rows : next;
-        int64_t at = i + ahead < runs ? i + ahead : i + ahead - runs;
-        const uint8_t *p[4];
-#pragma GCC unroll 4
-        for (int r = 0; r < 4; r++) {
-            p[r] = (const uint8_t *)rows[r] + i * bytes;
-            look_ahead((const uint8_t *)from[r] + at * bytes, bytes);
-        }
-        add_run(acc, p, x + i, stride, count, t);
-    }
-    if (left) {
-        uint8_t tail[4][GROUPS * 34] = {{0}};
-        const uint8_t *p[4];
-        for (int r = 0; r < 4; r++)
-            p[r] = memcpy(tail[r], (const uint8_t *)rows[r] + runs * bytes, (size_t)left);
-        add_run(acc, p, x + runs, stride, count, t);
+    for (int64_t i = 0; i < rows->runs; i++) {
+        struct weights w = take_run(rows, i, t);
+        add_run(acc, &w, x + i, rows->runs, count, t);
     }
     for (int i = 0; i < count; i++)
         lanes_sum4(y + i * ldy, acc[i]);
 }
 
-static inline __attribute__((always_inline)) void dot4(float *y, int64_t ldy, const void *const rows[4],
-                                                       const void *const next[4], const float *x, int64_t m, int64_t n,
-                                                       enum dtype t)
+/* acc += the products of n runs of weights. */
+static inline __attribute__((always_inline)) void add_block(vf (*acc)[4], const struct weights *w, int n, const struct run *x,
+                                                            int64_t stride, int count, enum dtype t)
 {
-    const int64_t stride = fixed_floats(n) / FIXED_RUN;
+    vf s[AT_ONCE][4];
+    memcpy(s, acc, (size_t)count * sizeof *s);
+    for (int i = 0; i < n; i++)
+        add_run(s, &w[i], x + i, stride, count, t);
+    memcpy(acc, s, (size_t)count * sizeof *s);
+}
+
+/* dot4 for up to MANY vectors: a block of weights is unpacked once for all of them. */
+static inline __attribute__((always_inline)) void dot4_blocks(float *y, int64_t ldy, const struct rows *rows, const struct run *x,
+                                                              int m, enum dtype t)
+{
+    vf acc[MANY][4] = {{{0}}};
+    struct weights w[BLOCK];
+    for (int64_t i = 0; i < rows->runs; i += BLOCK) {
+        int n = rows->runs - i < BLOCK ? (int)(rows->runs - i) : BLOCK, q = 0;
+        for (int k = 0; k < n; k++)
+            w[k] = take_run(rows, i + k, t);
+        for (; m - q == 3 || m - q > 4; q += 3)
+            add_block(acc + q, w, n, x + q * rows->runs + i, rows->runs, 3, t);
+        for (; m - q > 1; q += 2) /* two pairs are cheaper than three and one */
+            add_block(acc + q, w, n, x + q * rows->runs + i, rows->runs, 2, t);
+        if (q < m)
+            add_block(acc + q, w, n, x + q * rows->runs + i, rows->runs, 1, t);
+    }
+    for (int q = 0; q < m; q++)
+        lanes_sum4(y + q * ldy, acc[q]);
+}
+
+static inline __attribute__((always_inline)) void dot4(float *y, int64_t ldy, const void *const at[4], const void *const next[4],
+                                                       const float *x, int64_t m, int64_t n, enum dtype t)
+{
+    const struct rows rows = {at, next, n, fixed_floats(n) / FIXED_RUN};
     const struct run *v = (const void *)x;
-    for (int64_t count; m > 0; m -= count, v += count * stride, y += count * ldy) {
-        count = m == 4 ? 2 : m < AT_ONCE ? m : AT_ONCE; /* two pairs are cheaper than three and one */
-        if (count == 3)
-            dot4_some(y, ldy, rows, next, v, stride, 3, n, t);
+    for (int64_t count; m > 0; m -= count, v += count * rows.runs, y += count * ldy) {
+        count = m < MANY ? m : MANY;
+        if (count == 1)
+            dot4_some(y, ldy, &rows, v, 1, t);
         else if (count == 2)
-            dot4_some(y, ldy, rows, next, v, stride, 2, n, t);
+            dot4_some(y, ldy, &rows, v, 2, t);
+        else if (count == 3)
+            dot4_some(y, ldy, &rows, v, 3, t);
         else
-            dot4_some(y, ldy, rows, next, v, stride, 1, n, t);
+            dot4_blocks(y, ldy, &rows, v, (int)count, t);
     }
 }
 
-#define DOT4(name, t)                                                                                                         \
-    static void name(float *y, int64_t ldy, const void *const rows[4], const void *const next[4], const float *x,             \
-                     int64_t m, int64_t n)                                                                                    \
-    {                                                                                                                         \
-        dot4(y, ldy, rows, next, x, m, n, t);                                                                                 \
+#define DOT4(name, t)                                                                                                              \
+    static void name(float *y, int64_t ldy, const void *const rows[4], const void *const next[4], const float *x, int64_t m,       \
+                     int64_t n)                                                                                                    \
+    {                                                                                                                              \
+        dot4(y, ldy, rows, next, x, m, n, t);                                                                                      \
     }
 DOT4(dot4_q8_0, DTYPE_Q8_0)
 DOT4(dot4_q4_0, DTYPE_Q4_0)
