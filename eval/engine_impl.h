@@ -46,6 +46,7 @@ struct pick {
 /* One variant with its slots and buffers. */
 struct lane {
     const struct engine_variant *v;
+    struct compute compute; /* the caller's; its kernels chosen for this many slots, so that no bit depends on how many are taken */
     struct lm lm;
     int64_t n_slots, n_running, prefill;
     struct slot *slots;

@@ -30,7 +30,10 @@ int lane_open(struct lane *l, const struct engine_variant *v, const struct compu
 {
     size_t slots = (size_t)limits->slots, vocab = (size_t)v->m->cfg.vocab_size, threads = (size_t)pool_threads(c->pool);
     int64_t rows = limits->slots + limits->prefill;
-    *l = (struct lane){.v = v, .n_slots = limits->slots, .prefill = v->lora ? QUERY_TILE : limits->prefill};
+    *l = (struct lane){.v = v,
+                       .compute = compute_for_rows(c, limits->slots),
+                       .n_slots = limits->slots,
+                       .prefill = v->lora ? QUERY_TILE : limits->prefill};
     l->slots = arena_alloc(&l->arena, slots, sizeof *l->slots, err);
     l->turn = arena_alloc(&l->arena, slots, sizeof *l->turn, err);
     l->picks = arena_alloc(&l->arena, slots, sizeof *l->picks, err);
@@ -40,7 +43,8 @@ int lane_open(struct lane *l, const struct engine_variant *v, const struct compu
     l->echoed = arena_alloc(&l->arena, ECHO_ROWS, vocab * sizeof *l->echoed, err);
     l->samplers = arena_alloc(&l->arena, threads, sizeof *l->samplers, err);
     if (!l->slots || !l->turn || !l->picks || !l->ids || !l->last || !l->logits || !l->echoed || !l->samplers ||
-        bind_slots(l, limits, err) != 0 || lm_open(&l->lm, v->m, c, v->lora, rows, limits->slots, limits->context, err) != 0)
+        bind_slots(l, limits, err) != 0 ||
+        lm_open(&l->lm, v->m, &l->compute, v->lora, rows, limits->slots, limits->context, err) != 0)
         goto fail;
     for (size_t i = 0; i < threads; i++)
         if (sampler_bind(&l->samplers[i], v->m->cfg.vocab_size, &l->arena, err) != 0)

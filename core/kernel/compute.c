@@ -136,6 +136,18 @@ void compute_close(struct compute *c)
     *c = (struct compute){0};
 }
 
+/* Whole numbers need 13 operations where floats that were decoded once for all rows need 8, but no decoding. Two threads, q4_1,
+ * [1536, 576] and [4096, 4096]: 1.2 to 1.5 times as fast for a row, 0.9 times for four, 0.8 times for sixteen. */
+enum { FIXED_MOST_ROWS = 3 };
+
+struct compute compute_for_rows(const struct compute *c, int64_t rows)
+{
+    struct compute own = *c;
+    if (rows > FIXED_MOST_ROWS)
+        own.fixed = NULL;
+    return own;
+}
+
 /* Below this many rows the packing that sgemm does costs more than it gains; measured in `make bench`. */
 enum { FEW_ROWS = 4 };
 
@@ -150,7 +162,7 @@ static void few_rows_nt(const struct row_kernels *rk, float *C, int64_t ldc, con
             rows[r] = B + (j + (r < left ? r : 0)) * ldb;
         for (int64_t i = 0; i < m; i++) {
             float y[4];
-            rk->dot4[DTYPE_F32](y, rows, A + i * lda, k);
+            rk->dot4[DTYPE_F32](y, 4, rows, A + i * lda, 1, k, rows);
             for (int64_t r = 0; r < left; r++) {
                 float *out = C + i * ldc + j + r;
                 *out = alpha * y[r] + (beta == 0 ? 0 : beta * *out);

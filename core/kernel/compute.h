@@ -39,6 +39,9 @@ int precision_named(enum precision *p, const char *name, struct err *err);
 int compute_open(struct compute *c, int threads, enum precision precision, struct err *err);
 void compute_close(struct compute *c);
 
+/* c, to be used for products of up to so many rows at a time; to be closed never. */
+struct compute compute_for_rows(const struct compute *c, int64_t rows);
+
 /* Whether large products of PRECISION_BF16 have instructions of their own here; else they are float32's, of rounded operands. */
 bool compute_has_bf16(void);
 

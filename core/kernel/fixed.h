@@ -23,10 +23,9 @@ struct fixed_kernels {
     void (*fix)(float *room, const float *x, int64_t n, enum dtype t);
 
     /* y[i * ldy + q] = the dot product of rows[q] (q < 4; n values) and the i-th of m vectors that `fix` made, one behind the
-     * other. The bits do not depend on m. `next` are the rows that will be wanted after: memory is asked for them. NULL: this
-     * dtype has none. */
-    void (*dot4[DTYPE_COUNT])(float *y, int64_t ldy, const void *const rows[4], const void *const next[4], const float *x,
-                              int64_t m, int64_t n);
+     * other. The bits do not depend on m. Meanwhile the memory is asked for the rows `next`. NULL: this dtype has none. */
+    void (*dot4[DTYPE_COUNT])(float *y, int64_t ldy, const void *const rows[4], const float *x, int64_t m, int64_t n,
+                              const void *const next[4]);
 };
 
 /* Floats of room that `fix` needs for n values. */

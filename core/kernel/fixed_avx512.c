@@ -12,7 +12,7 @@ enum {
     AHEAD = 2048,                     /* bytes of each row that are asked for ahead */
     LINE = 64,
     AT_ONCE = 3, /* vectors of x whose sums, four each, stay in registers */
-    MANY = 16,   /* whose sums stay in the first-level cache, beside */
+    MANY = 32,   /* whose sums stay in the first-level cache, beside */
     BLOCK = 8,   /* runs of weights, unpacked */
 };
 
@@ -200,40 +200,56 @@ static inline __attribute__((always_inline)) void dot4_some(float *y, int64_t ld
         lanes_sum4(y + i * ldy, acc[i]);
 }
 
-/* acc += the products of n runs of weights. */
-static inline __attribute__((always_inline)) void add_block(vf (*acc)[4], const struct weights *w, int n, const struct run *x,
-                                                            int64_t stride, int count, enum dtype t)
+/* Runs [first, first + n) of four rows. */
+struct block {
+    struct weights w[BLOCK];
+    int64_t first, n;
+};
+
+/* acc += the products of a block and of `count` vectors, a constant where this is inlined; the first block starts the sums, and
+ * the last one puts what they come to into y. */
+static inline __attribute__((always_inline)) void add_block(float *y, int64_t ldy, vf (*acc)[4], const struct block *b,
+                                                            const struct run *x, int64_t runs, int count, enum dtype t)
 {
-    vf s[AT_ONCE][4];
-    memcpy(s, acc, (size_t)count * sizeof *s);
-    for (int i = 0; i < n; i++)
-        add_run(s, &w[i], x + i, stride, count, t);
-    memcpy(acc, s, (size_t)count * sizeof *s);
+    vf s[AT_ONCE][4] = {{{0}}};
+    if (b->first)
+        memcpy(s, acc, (size_t)count * sizeof *s);
+    for (int64_t i = 0; i < b->n; i++)
+        add_run(s, &b->w[i], x + i, runs, count, t);
+    if (b->first + b->n < runs)
+        memcpy(acc, s, (size_t)count * sizeof *s);
+    else
+#pragma GCC unroll 3
+        for (int q = 0; q < count; q++)
+            lanes_sum4(y + q * ldy, s[q]);
 }
 
 /* dot4 for up to MANY vectors: a block of weights is unpacked once for all of them. */
 static inline __attribute__((always_inline)) void dot4_blocks(float *y, int64_t ldy, const struct rows *rows, const struct run *x,
-                                                              int m, enum dtype t)
+                                                              int64_t m, enum dtype t)
 {
-    vf acc[MANY][4] = {{{0}}};
-    struct weights w[BLOCK];
-    for (int64_t i = 0; i < rows->runs; i += BLOCK) {
-        int n = rows->runs - i < BLOCK ? (int)(rows->runs - i) : BLOCK, q = 0;
-        for (int k = 0; k < n; k++)
-            w[k] = take_run(rows, i + k, t);
-        for (; m - q == 3 || m - q > 4; q += 3)
-            add_block(acc + q, w, n, x + q * rows->runs + i, rows->runs, 3, t);
-        for (; m - q > 1; q += 2) /* two pairs are cheaper than three and one */
-            add_block(acc + q, w, n, x + q * rows->runs + i, rows->runs, 2, t);
-        if (q < m)
-            add_block(acc + q, w, n, x + q * rows->runs + i, rows->runs, 1, t);
+    vf acc[MANY][4];
+    struct block b;
+    const int64_t runs = rows->runs;
+    for (b.first = 0; b.first < runs; b.first += b.n) {
+        b.n = runs - b.first < BLOCK ? runs - b.first : BLOCK;
+        for (int64_t k = 0; k < b.n; k++)
+            b.w[k] = take_run(rows, b.first + k, t);
+        const struct run *v = x + b.first;
+        for (int64_t q = 0, count; q < m; q += count, v += count * runs) {
+            count = m - q == 4 ? 2 : m - q < AT_ONCE ? m - q : AT_ONCE; /* two pairs are cheaper than three and one */
+            if (count == 3)
+                add_block(y + q * ldy, ldy, acc + q, &b, v, runs, 3, t);
+            else if (count == 2)
+                add_block(y + q * ldy, ldy, acc + q, &b, v, runs, 2, t);
+            else
+                add_block(y + q * ldy, ldy, acc + q, &b, v, runs, 1, t);
+        }
     }
-    for (int q = 0; q < m; q++)
-        lanes_sum4(y + q * ldy, acc[q]);
 }
 
-static inline __attribute__((always_inline)) void dot4(float *y, int64_t ldy, const void *const at[4], const void *const next[4],
-                                                       const float *x, int64_t m, int64_t n, enum dtype t)
+static inline __attribute__((always_inline)) void dot4(float *y, int64_t ldy, const void *const at[4], const float *x, int64_t m,
+                                                       int64_t n, const void *const next[4], enum dtype t)
 {
     const struct rows rows = {at, next, n, fixed_floats(n) / FIXED_RUN};
     const struct run *v = (const void *)x;
@@ -246,15 +262,15 @@ static inline __attribute__((always_inline)) void dot4(float *y, int64_t ldy, co
         else if (count == 3)
             dot4_some(y, ldy, &rows, v, 3, t);
         else
-            dot4_blocks(y, ldy, &rows, v, (int)count, t);
+            dot4_blocks(y, ldy, &rows, v, count, t);
     }
 }
 
 #define DOT4(name, t)                                                                                                              \
-    static void name(float *y, int64_t ldy, const void *const rows[4], const void *const next[4], const float *x, int64_t m,       \
-                     int64_t n)                                                                                                    \
+    static void name(float *y, int64_t ldy, const void *const rows[4], const float *x, int64_t m, int64_t n,                       \
+                     const void *const next[4])                                                                                    \
     {                                                                                                                              \
-        dot4(y, ldy, rows, next, x, m, n, t);                                                                                      \
+        dot4(y, ldy, rows, x, m, n, next, t);                                                                                      \
     }
 DOT4(dot4_q8_0, DTYPE_Q8_0)
 DOT4(dot4_q4_0, DTYPE_Q4_0)

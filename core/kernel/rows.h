@@ -14,12 +14,10 @@ struct row_kernels {
     /* y[n] = the values of one row of n in this dtype; n is a multiple of the dtype's block. */
     void (*decode[DTYPE_COUNT])(float *y, const void *row, int64_t n);
 
-    /* y[4] = the dot products of four rows of n values with x[n], decoded on the way. */
-    void (*dot4[DTYPE_COUNT])(float *y, const void *const rows[4], const float *x, int64_t n);
-
-    /* y[i * ldy + q] = the dot product of w[q * n] (q < 4) and x[i * n], i < m, with the sums of dot4[DTYPE_F32] to the last
-     * bit. Meanwhile the memory is asked for `bytes` at next, which will be read after. */
-    void (*dot4_many)(float *y, int64_t ldy, const float *w, const float *x, int64_t m, int64_t n, const void *next, int64_t bytes);
+    /* y[i * ldy + q] = the dot product of rows[q] (q < 4; n values) and x[i * n], i < m, decoded on the way. The bits do not depend
+     * on m. Meanwhile the memory is asked for the rows `next`, which will be read after. */
+    void (*dot4[DTYPE_COUNT])(float *y, int64_t ldy, const void *const rows[4], const float *x, int64_t m, int64_t n,
+                              const void *const next[4]);
 
     float (*dot)(const float *a, const float *b, int64_t n);
     void (*axpy)(float *y, float a, const float *x, int64_t n); /* y += a x */

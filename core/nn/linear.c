@@ -6,10 +6,10 @@
 
 enum {
     FEW_ROWS = LINEAR_FEW_ROWS,
-    DECODE_FROM = 3, /* rows for which dot products decode four weight rows once instead of once a row */
     LORA_ROWS = 64,
     DOT_TASKS = 4,       /* fused tasks per thread: enough to even out the threads, few enough to stream; */
-    DECODED_TASKS = 16,  /* where rows are decoded once for several, a task takes longer and streams less */
+    DECODED_FROM = 3,    /* rows for which weight rows are decoded once: */
+    DECODED_TASKS = 16,  /* a task takes longer and streams less */
     DECODE_ROWS = 16,    /* weight rows of one decoding task */
     PACK_COLS = 1024,    /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
     TILE_OUTPUTS = 1536, /* outputs of one tile: each packing of its rows is used that often */
@@ -236,39 +236,32 @@ static void put_dots(const struct forward_job *j, int k, const float *s, int64_t
 }
 
 /* Few rows: four weight rows at a time against every row of x, in whole numbers where there are kernels for that, else decoded on
- * the way; once into scratch where more than a couple of rows want them. The sums are the same: dot4 of the floats is dot4 of what
- * they were decoded from. */
+ * the way. */
 static void dot_task(void *arg, int64_t task, int worker)
 {
-    enum { AT_ONCE = 16 };
+    enum { AT_ONCE = LINEAR_FEW_ROWS };
+    (void)worker;
     const struct forward_job *j = arg;
-    float s[AT_ONCE][4], *decoded = j->c->scratch[worker];
+    float s[AT_ONCE][4];
     int k = 0;
     while (task >= j->chunks[k + 1])
         k++;
     const struct weight *w = j->ops[k].w;
     int64_t begin = (task - j->chunks[k]) * j->chunk, end = min_i64(begin + j->chunk, w->rows);
     const float *fixed = j->fixed[k];
-    bool decode = !fixed && j->rows >= DECODE_FROM && 4 * w->cols <= SCRATCH_FLOATS;
     for (int64_t r = begin; r < end; r += 4) {
         int64_t n = min_i64(4, end - r);
-        const void *rows[4], *following[4];
-        for (int64_t q = 0; q < 4; q++) {
+        const void *rows[4], *next[4];
+        for (int64_t q = 0; q < 4; q++) { /* what is left behind row n is multiplied, too, and not used */
             rows[q] = weight_row(w, r + min_i64(q, n - 1));
-            following[q] = weight_row(w, min_i64(r + 4 + q, end - 1));
+            next[q] = weight_row(w, min_i64(r + 4 + q, end - 1));
         }
-        for (int64_t q = 0; decode && q < n; q++) /* what is left behind row n is multiplied, too, and not used */
-            j->c->rows->decode[w->dtype](decoded + q * w->cols, rows[q], w->cols);
-        int64_t ahead = r + 4 < end ? 4 * (int64_t)w->row_bytes / j->rows : 0; /* of the next four rows, for each row of x */
-        const uint8_t *next = weight_row(w, min_i64(r + 4, end - 1));
         for (int64_t i = 0; i < j->rows; i += AT_ONCE) {
             int64_t m = min_i64(AT_ONCE, j->rows - i);
-            if (decode)
-                j->c->rows->dot4_many(s[0], 4, decoded, j->x + i * w->cols, m, w->cols, next + i * ahead, m * ahead);
             if (fixed)
-                j->c->fixed->dot4[w->dtype](s[0], 4, rows, following, fixed + i * fixed_floats(w->cols), m, w->cols);
-            for (int64_t q = 0; !decode && !fixed && q < m; q++)
-                j->c->rows->dot4[w->dtype](s[q], rows, j->x + (i + q) * w->cols, w->cols);
+                j->c->fixed->dot4[w->dtype](s[0], 4, rows, fixed + i * fixed_floats(w->cols), m, w->cols, next);
+            else
+                j->c->rows->dot4[w->dtype](s[0], 4, rows, j->x + i * w->cols, m, w->cols, next);
             for (int64_t q = 0; w->scale && q < 4 * m; q++)
                 s[q / 4][q % 4] *= w->scale[r + min_i64(q % 4, n - 1)];
             put_dots(j, k, s[0], i, m, r, n);
@@ -383,7 +376,7 @@ static void forward_few(struct forward_job *j)
     int64_t outputs = 0;
     for (int k = 0; k < j->n_ops; k++)
         outputs += j->ops[k].w->rows;
-    int64_t tasks = (j->rows < DECODE_FROM ? DOT_TASKS : DECODED_TASKS) * pool_threads(j->c->pool);
+    int64_t tasks = (j->rows < DECODED_FROM ? DOT_TASKS : DECODED_TASKS) * pool_threads(j->c->pool);
     j->chunk = run_length(outputs, tasks, 4); /* each output is one dot product: any cut will do */
     for (int k = 0; k < j->n_ops; k++)
         j->chunks[k + 1] = j->chunks[k] + ceil_div(j->ops[k].w->rows, j->chunk);

@@ -5,8 +5,8 @@ enum { MAX_N = 1056, MOST = 19, BLOCK = 32 };
 
 static const struct fixed_kernels *fixed; /* NULL: this machine has none */
 static const enum dtype types[] = {DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_1};
-static uint8_t rows[8][MAX_N / BLOCK * 34 + 1];
-static const void *at[4], *next[4];
+static uint8_t rows[4][MAX_N / BLOCK * 34 + 1];
+static const void *at[4];
 static float x[MOST * MAX_N], weights[4][MAX_N];
 static float room[MOST * (MAX_N + FIXED_RUN)] __attribute__((aligned(64)));
 
@@ -30,18 +30,15 @@ static int find(void **state)
 static void fill_rows(enum dtype t, int64_t n, struct rng *rng)
 {
     size_t step = dtype_table[t].block_bytes;
-    for (int r = 0; r < 8; r++) {
+    for (int r = 0; r < 4; r++) {
         uint8_t *p = rows[r] + 1;
         for (size_t i = 0; i < dtype_bytes(t, n); i++) {
             p[i] = (uint8_t)rng_u32(rng);
             if (i % step == 1 || (i % step == 3 && t == DTYPE_Q4_1))
                 p[i] = (uint8_t)((p[i] & 0x87) | 0x20);
         }
-        if (r < 4) {
-            at[r] = p;
-            rows_portable.decode[t](weights[r], p, n);
-        } else
-            next[r - 4] = p;
+        at[r] = p;
+        rows_portable.decode[t](weights[r], p, n);
     }
 }
 
@@ -96,9 +93,9 @@ static void dots(void **state)
                 for (int i = 0; i <= MOST; i++)
                     for (int r = 0; r < 5; r++)
                         got[i][r] = 12345;
-                fixed->dot4[types[k]](got[0], 5, at, next, room, m, n);
+                fixed->dot4[types[k]](got[0], 5, at, room, m, n, at);
                 for (int i = 0; i < m; i++) {
-                    fixed->dot4[types[k]](one, 4, at, at, room + i * size, 1, n);
+                    fixed->dot4[types[k]](one, 4, at, room + i * size, 1, n, at);
                     assert_same_bits(got[i], one, sizeof one, "one of several vectors");
                     assert_true(got[i][4] == 12345);
                     if (m == MOST)
@@ -132,7 +129,7 @@ static void extremes(void **state)
                     x[i] = sign == 2 ? (i & 1 ? 7.5f : -7.5f) : sign ? -7.5f : 7.5f;
                 float got[4];
                 fixed->fix(room, x, n, types[k]);
-                fixed->dot4[types[k]](got, 4, at, at, room, 1, n);
+                fixed->dot4[types[k]](got, 4, at, room, 1, n, at);
                 check_dots(got, x, n, types[k]);
             }
 }
@@ -155,7 +152,7 @@ static void odd_groups(void **state)
                     x[BLOCK + i] = values[v];
                 x[BLOCK + at_value] = values[v];
                 fixed->fix(room, x, n, types[k]);
-                fixed->dot4[types[k]](got, 4, at, next, room, 1, n);
+                fixed->dot4[types[k]](got, 4, at, room, 1, n, at);
                 for (int r = 0; r < 4 && !isfinite(values[v]); r++)
                     assert_true(isnan(got[r]));
                 if (isfinite(values[v]))

@@ -3,7 +3,7 @@
 #include "tests/fixtures/fixture.h"
 
 enum { MAX_N = 1056, GUARD = 16 };
-static const int64_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100, 127, 255, 513, 1037};
+static const int64_t sizes[] = {1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100, 127, 255, 513, 800, 1037};
 enum { N_SIZES = sizeof sizes / sizeof *sizes };
 
 static const struct row_kernels *levels[MAX_LEVELS]; /* of this machine, portable first */
@@ -434,25 +434,28 @@ static void random_row(uint8_t *row, enum dtype t, struct rng *rng)
         row[i] ^= (row[i] & 0x7f) == 0x7f;
 }
 
-/* Several x at once, however many, give the bits of one at a time, and floats those of what they were decoded from. */
+/* Several x at once, however many, give the bits of one at a time, and so do the floats that the rows were decoded to. */
 static void check_many(enum dtype t, const void *const at[4])
 {
-    enum { MOST = 9 };
-    static float w[4 * MAX_N], x[MOST * MAX_N];
+    enum { MOST = LINEAR_FEW_ROWS + 3 };
+    static float w[4 * MAX_N], x[MOST * MAX_N], got[MOST + 1][5];
+    const void *const decoded[4] = {w, w + n, w + 2 * n, w + 3 * n};
     const float *const from[3] = {a, b, c};
     for (int r = 0; r < 4; r++)
         rk->decode[t](w + r * n, at[r], n);
     for (int i = 0; i < MOST; i++)
         memcpy(x + i * n, from[i % 3], (size_t)n * sizeof *x);
-    for (int m = 1; m <= MOST; m++) {
-        float got[MOST + 1][5], want[4];
+    for (int m = 1; m <= MOST; m += m < 9 ? 1 : 13) {
+        float want[4];
         for (int i = 0; i <= MOST; i++)
             for (int r = 0; r < 5; r++)
                 got[i][r] = 12345;
-        rk->dot4_many(got[0], 5, w, x, m, n, w, m % 2 ? n : 0);
+        rk->dot4[t](got[0], 5, at, x, m, n, at);
         for (int i = 0; i < m; i++) {
-            rk->dot4[t](want, at, from[i % 3], n);
-            assert_same_bits(got[i], want, sizeof want, "dot4_many and dot4");
+            rk->dot4[t](want, 4, at, from[i % 3], 1, n, at);
+            assert_same_bits(got[i], want, sizeof want, "one of several");
+            rk->dot4[DTYPE_F32](want, 4, decoded, from[i % 3], 1, n, decoded);
+            assert_same_bits(got[i], want, sizeof want, "of decoded rows");
             assert_true(got[i][4] == 12345);
         }
         for (int r = 0; r < 5; r++)
@@ -476,7 +479,7 @@ static void check_dtype(enum dtype t)
             fail_msg("%s decoded by %s, n = %lld, value %lld: %.9g, expected %.9g", dtype_table[t].name, rk->isa, (long long)n,
                      (long long)i, (double)y[i], decode_reference(at[0], i, t));
     float got[5] = {0, 0, 0, 0, 12345};
-    rk->dot4[t](got, at, a, n);
+    rk->dot4[t](got, 4, at, a, 1, n, at);
     assert_true(got[4] == 12345);
     check_many(t, at);
     for (int r = 0; r < 4; r++) {
@@ -521,7 +524,8 @@ static void every_f8(void **state)
             float got[4];
             memset(row, 0x38, sizeof row);
             row[at] = at & 1 ? 0x7f : 0xff;
-            levels[k]->dot4[DTYPE_F8_E4M3](got, (const void *const[]){row, bytes, row, bytes}, a, 64);
+            const void *const of[] = {row, bytes, row, bytes};
+            levels[k]->dot4[DTYPE_F8_E4M3](got, 4, of, a, 1, 64, of);
             assert_true(isnan(got[0]) && isfinite(got[1]) && isnan(got[2]));
         }
     }
