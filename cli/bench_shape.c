@@ -441,8 +441,8 @@ int bench_shapes(struct cli *cli, const struct common *o, const char *shapes, co
     if (!list)
         return err_set(err, "out of memory");
     if (choose_shape(&g, list, dir, cli, o, err) == 0 && make_whole(&g, err) == 0 && pruned_stages(&g, err) == 0 &&
-        whole_stages(&g, err) == 0 && scoring_stages(&g, err) == 0 && quantised_stage(&g, 1, err) == 0 &&
-        quantised_stage(&g, 2, err) == 0)
+        whole_stages(&g, err) == 0 && quantised_stage(&g, 1, err) == 0 && quantised_stage(&g, 2, err) == 0 &&
+        scoring_stages(&g, err) == 0)
         rc = finish(&g, err);
     rig_close(&g);
     free(list);
