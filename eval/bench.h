@@ -9,8 +9,8 @@
 /* Floating-point operations per second of sgemm, all threads at once on matrices that suit it; the best of several tries. */
 double bench_sgemm_peak(const struct compute *c, struct err *err);
 
-/* Bytes per second that all threads together read from a buffer of `bytes`; the best of several tries. 0 and an error without
- * the memory. */
+/* Bytes per second that all threads together read from a buffer of `bytes` (4 MiB at least), one stream a thread or four rows at a
+ * time, as products do: the median of several tries in the faster way. 0 and an error without the memory. */
 double bench_read_bandwidth(const struct compute *c, size_t bytes, struct err *err);
 
 /* Bytes per second that the disk under the folder `dir` takes, until they are safe, in a file of `bytes`. 0 and an error where it
