@@ -39,7 +39,7 @@ int precision_named(enum precision *p, const char *name, struct err *err);
 int compute_open(struct compute *c, int threads, enum precision precision, struct err *err);
 void compute_close(struct compute *c);
 
-/* c, to be used for products of up to so many rows at a time; to be closed never. */
+/* c as it serves products of up to so many rows at a time best. It shares what c owns: it is not closed, and c is closed after. */
 struct compute compute_for_rows(const struct compute *c, int64_t rows);
 
 /* Whether large products of PRECISION_BF16 have instructions of their own here; else they are float32's, of rounded operands. */

@@ -10,10 +10,9 @@ enum {
     GROUPS = FIXED_RUN / FIXED_GROUP, /* of a run */
     BYTES = 3,                        /* of a value of x */
     AHEAD = 2048,                     /* bytes of each row that are asked for ahead */
-    LINE = 64,
-    AT_ONCE = 3, /* vectors of x whose sums, four each, stay in registers */
-    MANY = 32,   /* whose sums stay in the first-level cache, beside */
-    BLOCK = 8,   /* runs of weights, unpacked */
+    AT_ONCE = 3,                      /* vectors of x whose sums, four each, stay in registers */
+    MANY = 32,                        /* whose sums stay in the first-level cache, beside */
+    BLOCK = 8,                        /* runs of weights, unpacked */
 };
 
 /* FIXED_RUN values of x, in the room that they take as floats. */
@@ -147,13 +146,6 @@ static inline __attribute__((always_inline)) void add_run(vf (*acc)[4], const st
     }
 }
 
-/* Asks for bytes into the second-level cache. The first one has too few requests under way at a time for the memory's speed. */
-static inline void look_ahead(const uint8_t *p, int bytes)
-{
-    for (int at = 0; at < bytes; at += LINE)
-        __builtin_prefetch(p + at, 0, 2);
-}
-
 /* Four rows of `values`, and those that will be wanted after them. */
 struct rows {
     const void *const *at, *const *next;
@@ -179,7 +171,7 @@ static inline __attribute__((always_inline)) struct weights take_run(const struc
 #pragma GCC unroll 4
     for (int r = 0; r < 4; r++) {
         p[r] = (const uint8_t *)rows->at[r] + i * bytes;
-        look_ahead((const uint8_t *)from[r] + at * bytes, (int)bytes);
+        look_ahead((const uint8_t *)from[r] + at * bytes, bytes);
     }
     return load_run(p, t);
 }
@@ -237,7 +229,7 @@ static inline __attribute__((always_inline)) void dot4_blocks(float *y, int64_t 
             b.w[k] = take_run(rows, b.first + k, t);
         const struct run *v = x + b.first;
         for (int64_t q = 0, count; q < m; q += count, v += count * runs) {
-            count = m - q == 4 ? 2 : m - q < AT_ONCE ? m - q : AT_ONCE; /* two pairs are cheaper than three and one */
+            count = vectors_at_once(m - q, AT_ONCE);
             if (count == 3)
                 add_block(y + q * ldy, ldy, acc + q, &b, v, runs, 3, t);
             else if (count == 2)

@@ -64,8 +64,8 @@ struct product {
     bool accumulate;
 };
 
-/* n_products products with one A, of which max_m rows at most (of the kernels) are packed at once, for all of them. Element (i, p) of A lies at
- * a[i * row_stride + p * col_stride], where one of the strides is 1. Uses the first half of the worker's scratch. */
+/* n_products products with one A, of which max_m rows at most (of the kernels) are packed at once, for all of them. Element (i, p)
+ * of A lies at a[i * row_stride + p * col_stride], where one of the strides is 1. Uses the first half of the worker's scratch. */
 void gemm_packed(const struct compute *c, int worker, const struct product *products, int n_products, const float *a,
                  int64_t row_stride, int64_t col_stride, int64_t m, int64_t k);
 

@@ -8,6 +8,8 @@
 
 #include "core/kernel/dtype.h"
 
+enum { DOT4_DECODES_FROM = 3 }; /* vectors for which dot4 decodes rows once for all, not once for each */
+
 struct row_kernels {
     const char *isa; /* "portable", "avx2", "avx512" */
 

@@ -8,8 +8,7 @@ enum {
     FEW_ROWS = LINEAR_FEW_ROWS,
     LORA_ROWS = 64,
     DOT_TASKS = 4,       /* fused tasks per thread: enough to even out the threads, few enough to stream; */
-    DECODED_FROM = 3,    /* rows for which weight rows are decoded once: */
-    DECODED_TASKS = 16,  /* a task takes longer and streams less */
+    DECODED_TASKS = 16,  /* where dot4 decodes rows once for all, a task takes longer and streams less */
     DECODE_ROWS = 16,    /* weight rows of one decoding task */
     PACK_COLS = 1024,    /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
     TILE_OUTPUTS = 1536, /* outputs of one tile: each packing of its rows is used that often */
@@ -338,7 +337,7 @@ static void forward_many(struct forward_job *j)
     }
 }
 
-/* Where x becomes whole numbers: the panel buffer, once for each dtype among the ops. */
+/* x becomes whole numbers in the panel buffer, once for each dtype among the ops. */
 struct fix_job {
     const struct forward_job *j;
     float *room;
@@ -355,7 +354,8 @@ static void fix_task(void *arg, int64_t row, int worker)
 
 static void fix_input(struct forward_job *j)
 {
-    int64_t size = j->rows * fixed_floats(j->ops[0].w->cols), used = 0;
+    /* whether there is room does not depend on how many rows there are: no row's bits do */
+    int64_t size = max_i64(j->rows, LINEAR_FEW_ROWS) * fixed_floats(j->ops[0].w->cols), used = 0;
     for (int k = 0; k < j->n_ops; k++) {
         enum dtype t = j->ops[k].w->dtype;
         for (int q = 0; q < k && !j->fixed[k]; q++)
@@ -376,7 +376,7 @@ static void forward_few(struct forward_job *j)
     int64_t outputs = 0;
     for (int k = 0; k < j->n_ops; k++)
         outputs += j->ops[k].w->rows;
-    int64_t tasks = (j->rows < DECODED_FROM ? DOT_TASKS : DECODED_TASKS) * pool_threads(j->c->pool);
+    int64_t tasks = (j->rows < DOT4_DECODES_FROM ? DOT_TASKS : DECODED_TASKS) * pool_threads(j->c->pool);
     j->chunk = run_length(outputs, tasks, 4); /* each output is one dot product: any cut will do */
     for (int k = 0; k < j->n_ops; k++)
         j->chunks[k + 1] = j->chunks[k] + ceil_div(j->ops[k].w->rows, j->chunk);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <time.h>
 
+#include "core/model/save.h"
 #include "eval/engine.h"
 #include "eval/speculate.h"
 
@@ -15,22 +16,48 @@ struct fixture {
     struct engine_variant variants[2];
 };
 
+static int open_model(struct fixture *f, const char *path)
+{
+    struct err err = {0};
+    if (model_open(&f->m, path, &err) != 0 || model_view(&f->cut, &f->m, &err) != 0 ||
+        model_drop_list(&f->cut, "2,5.attn", &err) != 0) {
+        fprintf(stderr, "%s\n", err.msg);
+        return -1;
+    }
+    f->variants[0].m = &f->m;
+    f->variants[1].m = &f->cut;
+    return 0;
+}
+
 static int open_fixture(void **state)
 {
     static struct fixture f;
     struct err err = {0};
-    if (scratch_open(NULL) != 0)
+    if (scratch_open(NULL) != 0 || compute_open(&f.c, 2, PRECISION_F32, &err) != 0)
         return -1;
     tiny_folder(in_scratch("m"), &tiny_default);
-    if (model_open(&f.m, in_scratch("m"), &err) != 0 || model_view(&f.cut, &f.m, &err) != 0 ||
-        model_drop_list(&f.cut, "2,5.attn", &err) != 0 || compute_open(&f.c, 2, PRECISION_F32, &err) != 0) {
+    *state = &f;
+    return open_model(&f, in_scratch("m"));
+}
+
+/* The same in q4_1, which needs rows of whole blocks: its products depend on how many slots there are. */
+static int open_quantised(void **state)
+{
+    static struct fixture f;
+    static const struct tiny shape = {8, 64, 2, 1, 32, 96, 260, 1};
+    const struct save_options o = {.format = FORMAT_GGUF, .dtype = DTYPE_Q4_1};
+    struct model plain;
+    struct err err = {0};
+    if (scratch_open(NULL) != 0 || compute_open(&f.c, 2, PRECISION_F32, &err) != 0)
+        return -1;
+    tiny_folder(in_scratch("m"), &shape);
+    if (model_open(&plain, in_scratch("m"), &err) != 0 || model_save(&plain, &f.c, in_scratch("m.gguf"), &o, NULL, &err) != 0) {
         fprintf(stderr, "%s\n", err.msg);
         return -1;
     }
-    f.variants[0].m = &f.m;
-    f.variants[1].m = &f.cut;
+    model_close(&plain);
     *state = &f;
-    return 0;
+    return open_model(&f, in_scratch("m.gguf"));
 }
 
 static int close_fixture(void **state)
@@ -76,22 +103,22 @@ static struct job *submit(struct engine *e, const struct ask *a, int n)
     return j;
 }
 
-/* What `espalier generate` gives for the same. */
-static void by_generator(struct fixture *f, const struct ask *a, struct ids *out)
+/* What `espalier generate` gives for the same, with the kernels of an engine of so many slots. */
+static void by_generator(struct fixture *f, const struct ask *a, int64_t slots, struct ids *out)
 {
     struct generator g;
-    OK(generator_open(&g, f->variants[a->variant].m, &f->c, NULL, CONTEXT, &err));
+    struct compute c = compute_for_rows(&f->c, slots);
+    OK(generator_open(&g, f->variants[a->variant].m, &c, NULL, CONTEXT, &err));
     OK(generate(out, &g, a->prompt, a->n_prompt, a->max_tokens, a->eos, &a->sampling, NULL, NULL, &err));
     generator_close(&g);
 }
 
-static void company_is_alone(void **state)
+static void company_of(struct fixture *f, int64_t slots)
 {
     enum { N = 20 };
-    struct fixture *f = *state;
     int32_t ids[N][LONG];
     struct ask asks[N];
-    struct engine *e = start(f, 6, 64);
+    struct engine *e = start(f, slots, 64);
     for (int round = 0; round < 2; round++) { /* the second finds prompts in the slots */
         struct job *jobs[N];
         for (int k = 0; k < N; k++) {
@@ -109,7 +136,7 @@ static void company_is_alone(void **state)
         assert_true(round == 0 || stats.reused_tokens > 0);
         for (int k = 0; k < N; k++) { /* the engine rests: the generator may have its compute */
             struct ids alone = {0};
-            by_generator(f, &asks[k], &alone);
+            by_generator(f, &asks[k], slots, &alone);
             for (int64_t i = 0; i < asks[k].max_tokens; i++)
                 if (alone.ids[i] != job_token(jobs[k], 0, i, false).id)
                     fail_msg("round %d, prompt %d: token %lld is not that of generate", round, k, (long long)i);
@@ -118,6 +145,12 @@ static void company_is_alone(void **state)
         }
     }
     engine_close(e);
+}
+
+static void company_is_alone(void **state)
+{
+    company_of(*state, 6);
+    company_of(*state, 3);
 }
 
 /* Log-probabilities are the same to the last bit, too, however prompts are cut and whatever runs beside them. */
@@ -213,7 +246,7 @@ static void one_beginning_is_read_once(void **state)
     assert_int_equal(stats.prompt_tokens, 4 * LONG + 150 - stats.reused_tokens);
     for (int k = 0; k < N; k++) {
         struct ids alone = {0};
-        by_generator(f, &asks[k], &alone);
+        by_generator(f, &asks[k], N, &alone);
         for (int64_t i = 0; i < asks[k].max_tokens; i++)
             assert_int_equal(alone.ids[i], job_token(j, k, i, false).id);
         free(alone.ids);
@@ -404,10 +437,10 @@ static void drafts_change_nothing(void **state)
         a.variant = 0;
         a.sampling.temperature = 0;
         a.max_tokens = 1 + 7 * k % 60;
-        by_generator(f, &a, &plain);
+        by_generator(f, &a, 1, &plain);
         a.eos = k % 5 == 4 ? plain.ids[plain.n / 2] : -1;
         plain.n = 0;
-        by_generator(f, &a, &plain);
+        by_generator(f, &a, 1, &plain);
         OK(speculator_open(&s, &f->m, NULL, draft, NULL, 1 + k % 6, &f->c, CONTEXT, &err));
         OK(speculate(&drafted, &s, a.prompt, a.n_prompt, a.max_tokens, a.eos, NULL, NULL, &err));
         assert_int_equal(drafted.n, plain.n);
@@ -482,5 +515,12 @@ int main(void)
         cmocka_unit_test(penalties_and_biases),
         cmocka_unit_test(one_beginning_is_read_once),
     };
-    return cmocka_run_group_tests(tests, open_fixture, close_fixture);
+    const struct CMUnitTest quantised[] = {
+        cmocka_unit_test(company_is_alone),
+        cmocka_unit_test(drafts_change_nothing),
+        cmocka_unit_test(one_beginning_is_read_once),
+        cmocka_unit_test(steps_are_feeds),
+    };
+    int failed = cmocka_run_group_tests(tests, open_fixture, close_fixture);
+    return failed + cmocka_run_group_tests(quantised, open_quantised, close_fixture);
 }
