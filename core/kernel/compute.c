@@ -137,8 +137,8 @@ void compute_close(struct compute *c)
 }
 
 /* Whole numbers need 13 operations where floats need 8, but no decoding, which floats share between rows. Measured beside them, two
- * threads, 4,096 and 11,008 columns: for one row q8_0 1.03 and 1.14 times as fast, q4_0 1.13 and 1.27, q4_1 1.32 and 1.38 (at 576
- * columns 0.92 to 1.05); for two and three rows 1.2 to 1.7 times, for four 0.8 to 1.1, for sixteen 0.8. */
+ * threads, 4,096 and 11,008 columns: for one row q8_0 1.03 and 1.14 times as fast, q4_0 1.13 and 1.27, q4_1 1.32 and 1.38; for
+ * two and three rows 1.2 to 1.7 times, for four 0.8 to 1.1, for sixteen 0.8. */
 enum { FIXED_MOST_ROWS = 3 };
 
 struct compute compute_for_rows(const struct compute *c, int64_t rows)

@@ -164,7 +164,7 @@ static void odd_groups(void **state)
  * and is near what floats give. */
 static void shared_input(void **state)
 {
-    enum { COLS = 416, OUT = 13, ROWS = LINEAR_FEW_ROWS, OPS = 3 };
+    enum { COLS = MAX_N, OUT = 13, ROWS = LINEAR_FEW_ROWS, OPS = 3 };
     static const enum dtype mixes[][OPS] = {{DTYPE_Q4_1, DTYPE_Q8_0, DTYPE_Q4_1}, {DTYPE_Q4_0, DTYPE_F16, DTYPE_Q8_0}};
     static float y[OPS][ROWS * OUT], one[OPS][OUT], plain[OPS][ROWS * OUT];
     struct compute c, two, without;
@@ -195,7 +195,7 @@ static void shared_input(void **state)
         }
         linear_forward(&without, (float *const[]){plain[0], plain[1], plain[2]}, ops, OPS, x, ROWS, false);
         linear_forward(&c, (float *const[]){y[0], y[1], y[2]}, ops, OPS, x, ROWS, false);
-        for (int q = 0; q < OPS; q++) /* 416 products below 1, each off by 2^-22 at most, either way: by some 2e-6 in all */
+        for (int q = 0; q < OPS; q++) /* 1,056 products below 1, each off by 2^-22 at most, either way: by some 4e-6 in all */
             assert_close(y[q], plain[q], ROWS * OUT, 1e-5, "whole numbers and floats");
         for (int i = 0; i < ROWS; i++) {
             linear_forward(&two, (float *const[]){one[0], one[1], one[2]}, ops, OPS, x + i * COLS, 1, false);
