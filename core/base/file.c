@@ -159,8 +159,13 @@ int file_writer_open(struct file_writer *w, const char *path, struct err *err)
 
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err)
 {
+    enum { PIECE = 8 << 20 };
     if (size > 0 && fwrite(data, 1, size, w->f) != size)
         return err_errno(err, "%s: cannot write", w->path);
+    if ((w->pending += size) >= PIECE) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
+        sync_file_range(fileno(w->f), 0, 0, SYNC_FILE_RANGE_WRITE);
+        w->pending = 0;
+    }
     return 0;
 }
 
@@ -225,6 +230,25 @@ static bool dir_is_empty(const char *path)
         n++;
     closedir(d);
     return n <= 2; /* "." and ".." */
+}
+
+void file_forget(const char *path)
+{
+    DIR *d = opendir(path);
+    int fd = d ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        struct err none = {0};
+        char *p = e->d_name[0] == '.' ? NULL : path_join(path, e->d_name, &none);
+        if (p)
+            file_forget(p);
+        free(p);
+    }
+    if (d)
+        closedir(d);
+    if (fd >= 0) {
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        close(fd);
+    }
 }
 
 void dir_remove(const char *path)

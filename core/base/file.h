@@ -29,6 +29,7 @@ void bytes_sha256(char hex[65], const void *data, size_t size);
 struct file_writer {
     FILE *f;
     char *path, *tmp;
+    size_t pending; /* bytes put since the disk was last asked to begin with what it has */
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err);
@@ -56,6 +57,9 @@ int disk_check(const char *path, int64_t bytes, struct err *err);
 
 /* Makes a folder and its parents; existing ones are fine. */
 int dir_make(const char *path, struct err *err);
+
+/* Gives back the memory that holds pages of a file, or of the files in a folder: they are read from the disk again. */
+void file_forget(const char *path);
 
 /* Removes a folder and all that is in it. For our own temporary folders and for outputs that are replaced. */
 void dir_remove(const char *path);

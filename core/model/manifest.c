@@ -178,6 +178,18 @@ struct strip_job {
     uint8_t *encoded; /* the same in the target dtype, in the order they are written */
     float *scales;    /* [n], where the dtype has some */
     atomic_llong bad; /* some element that is not finite, or -1 */
+    struct delivery *delivery;
+};
+
+/* Takes bytes to the sink, in their order. A strip goes there while the next one is made: a disk then works all the time. */
+struct delivery {
+    sink_fn *sink;
+    void *arg;
+    struct err *err;
+    bool failed;
+    int64_t tensor; /* of the strip that is due */
+    const uint8_t *due;
+    size_t bytes; /* of it; 0: none is */
 };
 
 /* Whether the bytes of the file will do as they are. */
@@ -203,19 +215,44 @@ static void make_values(const struct strip_job *j, float *v, int64_t first, int6
     }
 }
 
+static int deliver(struct delivery *d)
+{
+    if (d->bytes > 0 && d->sink(d->arg, d->tensor, d->due, d->bytes, d->err) != 0)
+        d->failed = true;
+    d->bytes = 0;
+    return d->failed ? -1 : 0;
+}
+
+/* The first of n elements that is beyond the limit or not a number, or -1. */
+static int64_t find_unfit(const float *v, int64_t n, float limit)
+{
+    int unfit = 0; /* counted first, which takes a fraction of the time of searching */
+    for (int64_t k = 0; k < n; k++)
+        unfit += !(fabsf(v[k]) <= limit);
+    for (int64_t k = 0; unfit && k < n; k++)
+        if (!(fabsf(v[k]) <= limit))
+            return k;
+    return -1;
+}
+
+/* Rows of the strip; or, as the first task, the delivery of the strip before it. */
 static void strip_task(void *arg, int64_t task, int worker)
 {
     (void)worker;
     struct strip_job *j = arg;
     const struct item *t = j->item;
+    if (task == 0) {
+        deliver(j->delivery);
+        return;
+    }
     bool copy = is_copy(t, j->dtype);
-    int64_t cols = t->w->cols, i = task * TASK_ROWS, n = min_i64(TASK_ROWS, j->n - i);
-    float *v = j->values + i * cols, limit = dtype_max(j->dtype);
+    int64_t cols = t->w->cols, i = (task - 1) * TASK_ROWS, n = min_i64(TASK_ROWS, j->n - i);
+    float *v = j->values + i * cols;
     size_t row_bytes = dtype_bytes(j->dtype, cols);
     make_values(j, v, j->first + i, n);
-    for (int64_t k = 0; k < n * cols; k++)
-        if (!(fabsf(v[k]) <= limit))
-            j->bad = (j->first + i) * cols + k; /* any one of them will do */
+    int64_t unfit = find_unfit(v, n * cols, dtype_max(j->dtype));
+    if (unfit >= 0)
+        j->bad = (j->first + i) * cols + unfit; /* any one of them will do */
     for (int64_t k = 0; k < n; k++) {
         int64_t r = j->first + i + k;
         uint8_t *out = j->encoded + (size_t)(paired_row(r, t->pair_dim) - j->first) * row_bytes;
@@ -234,7 +271,7 @@ static int not_finite(const struct manifest *p, int64_t tensor, int64_t element,
                    p->items[tensor].name, (long long)element, dtype_table[p->entries[tensor].dtype].name);
 }
 
-static int produce_vector(const struct manifest *p, int64_t tensor, struct strip_job *j, sink_fn *sink, void *arg, struct err *err)
+static int produce_vector(const struct manifest *p, int64_t tensor, struct strip_job *j, struct err *err)
 {
     const struct item *t = j->item;
     int64_t n = p->entries[tensor].shape[0];
@@ -245,26 +282,47 @@ static int produce_vector(const struct manifest *p, int64_t tensor, struct strip
         j->values[paired_row(k, t->pair_dim)] = v;
     }
     dtype_encode(j->encoded, j->values, n, j->dtype);
-    return sink(arg, tensor, j->encoded, entry_bytes(&p->entries[tensor]), err);
+    return 0;
 }
 
-static int produce_weight(const struct manifest *p, int64_t tensor, struct strip_job *j, sink_fn *sink, void *arg,
+/* Leaves its last strip due. */
+static int produce_weight(const struct manifest *p, int64_t tensor, struct strip_job *j, uint8_t *const buffers[2],
                           struct progress *progress, int64_t *done, struct err *err)
 {
     const struct weight *w = j->item->w;
     int64_t pair = j->item->pair_dim, strip = pair > STRIP_ROWS ? pair : pair ? STRIP_ROWS / pair * pair : STRIP_ROWS;
+    struct delivery *d = j->delivery;
     for (j->first = 0; j->first < w->rows; j->first += j->n) {
         j->n = min_i64(strip, w->rows - j->first);
-        pool_run(j->c->pool, strip_task, j, ceil_div(j->n, TASK_ROWS));
+        j->encoded = d->due == buffers[0] ? buffers[1] : buffers[0];
+        model_advise_rows(p->m, w, j->first + j->n, min_i64(strip, w->rows - j->first - j->n), ROWS_AHEAD);
+        pool_run(j->c->pool, strip_task, j, 1 + ceil_div(j->n, TASK_ROWS));
+        if (d->failed)
+            return -1;
         if (j->bad >= 0)
             return not_finite(p, tensor, (int64_t)atomic_load(&j->bad), err);
-        size_t bytes = dtype_bytes(j->dtype, j->n * w->cols);
-        if (sink(arg, tensor, j->encoded, bytes, err) != 0)
-            return -1;
+        d->tensor = tensor;
+        d->due = j->encoded;
+        d->bytes = dtype_bytes(j->dtype, j->n * w->cols);
         model_advise_rows(p->m, w, j->first, j->n, ROWS_DONE);
-        progress_update(progress, (*done += (int64_t)bytes) >> 20);
+        progress_update(progress, (*done += (int64_t)d->bytes) >> 20);
     }
     return 0;
+}
+
+/* What is no weight is small, and goes to the sink at once. */
+static int produce_rest(const struct manifest *p, int64_t tensor, struct strip_job *j, uint8_t *const buffers[2], struct err *err)
+{
+    struct delivery *d = j->delivery;
+    if (deliver(d) != 0)
+        return -1;
+    j->encoded = buffers[0];
+    if (!j->item->scales && produce_vector(p, tensor, j, err) != 0)
+        return -1;
+    d->tensor = tensor;
+    d->due = j->item->scales ? (const uint8_t *)j->scales : j->encoded;
+    d->bytes = entry_bytes(&p->entries[tensor]);
+    return deliver(d);
 }
 
 int manifest_produce(const struct manifest *p, const struct compute *c, sink_fn *sink, void *arg, struct progress *progress,
@@ -272,27 +330,28 @@ int manifest_produce(const struct manifest *p, const struct compute *c, sink_fn 
 {
     int rc = -1;
     int64_t done = 0, most_rows = 1;
-    struct strip_job j = {.c = c, .bad = -1};
+    struct delivery d = {.sink = sink, .arg = arg, .err = err};
+    struct strip_job j = {.c = c, .bad = -1, .delivery = &d};
     for (int64_t i = 0; i < p->n; i++)
         most_rows = p->entries[i].shape[0] > most_rows ? p->entries[i].shape[0] : most_rows;
-    j.values = mem_alloc((size_t)p->buffer_rows, (size_t)p->widest * sizeof(float), err);
-    j.encoded = mem_alloc((size_t)p->buffer_rows, (size_t)p->widest * sizeof(float), err);
+    size_t rows = (size_t)p->buffer_rows, row_bytes = (size_t)p->widest * sizeof(float);
+    uint8_t *buffers[2] = {mem_alloc(rows, row_bytes, err), mem_alloc(rows, row_bytes, err)};
+    j.values = mem_alloc(rows, row_bytes, err);
     j.scales = mem_alloc((size_t)most_rows, sizeof(float), err);
-    if (!j.values || !j.encoded || !j.scales)
+    if (!buffers[0] || !buffers[1] || !j.values || !j.scales)
         goto done;
     for (int64_t i = 0; i < p->n; i++) {
         j.item = &p->items[i];
         j.dtype = p->entries[i].dtype;
-        int made = j.item->scales ? sink(arg, i, j.scales, entry_bytes(&p->entries[i]), err)
-                   : j.item->w    ? produce_weight(p, i, &j, sink, arg, progress, &done, err)
-                                  : produce_vector(p, i, &j, sink, arg, err);
+        int made = j.item->w ? produce_weight(p, i, &j, buffers, progress, &done, err) : produce_rest(p, i, &j, buffers, err);
         if (made != 0)
             goto done;
     }
-    rc = 0;
+    rc = deliver(&d);
 done:
     free(j.values);
-    free(j.encoded);
+    free(buffers[0]);
+    free(buffers[1]);
     free(j.scales);
     return rc;
 }
