@@ -226,15 +226,17 @@ static bool speed_is_known(const struct rig *g, int which, int k)
     return record != NULL;
 }
 
-/* Writes the pruned model, and notes what the disk takes beside what it took. */
+/* Writes the pruned model, and notes how fast the disk copies beside what that took. */
 static int prune(struct rig *g, const char *const words[], struct err *err)
 {
     double bytes = pruned_bytes(g) / 8, after = 0;
     bytes = bytes < 1 << 24 ? 1 << 24 : bytes > 1 << 30 ? 1 << 30 : bytes;
-    double before = bench_write_rate(g->dir, (size_t)bytes, err);
+    double before = bench_copy_rate(g->dir, (size_t)bytes, err);
+    if (before > 0)
+        file_forget(g->whole); /* read from the disk, too */
     json_t *record = before > 0 ? run(g, "prune", words, true, err) : NULL;
-    if (record && (after = bench_write_rate(g->dir, (size_t)bytes, err)) > 0)
-        json_object_set_new(record, "disk_rate", json_real(before > after ? before : after));
+    if (record && (after = bench_copy_rate(g->dir, (size_t)bytes, err)) > 0)
+        json_object_set_new(record, "disk_rate", json_real((before + after) / 2));
     json_decref(g->r.prune);
     g->r.prune = record;
     return record && after > 0 ? put_on_record(g, "prune", record, err) : -1;

@@ -108,7 +108,7 @@ static void add_prune(struct lines *l, const struct bench_records *r)
     const json_t *p = result(r->prune);
     double bytes = number(p, "written_bytes"), write = bytes / number(p, "write_s"), disk = number(r->prune, "disk_rate");
     add_memory(l, "prune_memory", "prune to disk: memory", "<= 1 GiB", r->prune);
-    add(l, "prune_speed", "prune to disk: of what the disk takes", "the disk's", 100 * write / disk,
+    add(l, "prune_speed", "prune to disk: of the disk's copying", "the disk's", 100 * write / disk,
         "%.0f %% (%.0f of %.0f MB/s; then %.0f s to read it back)", 100 * write / disk, 1e-6 * write, 1e-6 * disk,
         number(p, "check_s"));
 }

@@ -1,4 +1,3 @@
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,28 +17,31 @@ struct figure {
     double tokens_per_s;
 };
 
-enum limit { SGEMM_PEAK, READ_BANDWIDTH };
+/* What is measured asks for tries of its limit where it has a pause: through cli->progress, or itself between its runs. */
+typedef int bench_fn(struct cli *cli, struct figure *f, const struct session *s, struct limit *beside, struct err *err);
 
-/* Machines are shared and their speed drifts: a limit is measured before and after what is held against it, the larger counts. */
-static double measure(const struct session *s, enum limit which, struct err *err)
-{
-    return which == SGEMM_PEAK ? bench_sgemm_peak(&s->c, err) : bench_read_bandwidth(&s->c, (size_t)1 << 30, err);
-}
-
-typedef int bench_fn(struct cli *cli, struct figure *f, const struct session *s, struct err *err);
-
-static int bench_one(struct cli *cli, json_t *list, const struct session *s, bench_fn *fn, enum limit which, struct err *err)
+static int bench_one(struct cli *cli, json_t *list, const struct session *s, bench_fn *fn, enum limit_kind which, struct err *err)
 {
     struct figure figure, *f = &figure;
-    double before = measure(s, which, err);
-    if (!(before > 0) || fn(cli, f, s, err) != 0)
+    struct limit *limit = limit_open(which, &s->c, err);
+    if (!limit)
         return -1;
-    f->limit = fmax(before, measure(s, which, err));
-    json_array_append_new(list, json_pack("{ss sf sf sf sf}", "what", f->what, "rate", f->rate, "limit", f->limit, "share",
-                                          f->rate / f->limit, "tokens_per_s", f->tokens_per_s));
+    limit_try(limit);
+    cli->progress.pause = limit_try_beside;
+    cli->progress.pause_arg = limit;
+    int rc = fn(cli, f, s, limit, err);
+    cli->progress.pause = NULL;
+    limit_try(limit);
+    f->limit = limit_median(limit);
+    double best = limit_best(limit);
+    limit_close(limit);
+    if (rc != 0)
+        return -1;
+    json_array_append_new(list, json_pack("{ss sf sf sf sf sf}", "what", f->what, "rate", f->rate, "limit", f->limit, "best_limit",
+                                          best, "share", f->rate / f->limit, "tokens_per_s", f->tokens_per_s));
     if (cli->out && !cli->json) {
-        fprintf(cli->out, "%-30s %8.1f %8.1f %-7s %5.1f %%  %5.0f %%  %9.1f\n", f->what, 1e-9 * f->rate, 1e-9 * f->limit, f->unit,
-                100 * f->rate / f->limit, 100 * f->aim, f->tokens_per_s);
+        fprintf(cli->out, "%-30s %8.1f %8.1f %8.1f %-7s %5.1f %%  %5.0f %%  %9.1f\n", f->what, 1e-9 * f->rate, 1e-9 * f->limit,
+                1e-9 * best, f->unit, 100 * f->rate / f->limit, 100 * f->aim, f->tokens_per_s);
         fflush(cli->out);
     }
     return 0;
@@ -53,20 +55,21 @@ static void random_ids(int32_t *ids, int64_t n, int64_t vocab)
         ids[i] = (int32_t)rng_below(&rng, vocab);
 }
 
-static int bench_scoring(struct cli *cli, struct figure *f, const struct session *s, struct err *err)
+static int bench_scoring(struct cli *cli, struct figure *f, const struct session *s, struct limit *beside, struct err *err)
 {
+    (void)beside;
     enum { SAMPLES = 10, LEN = 128 };
     int32_t ids[SAMPLES * LEN];
     int64_t zeros[SAMPLES] = {0};
     struct calibration cal = {.n = SAMPLES, .len = LEN, .ids = ids, .documents = zeros, .offsets = zeros};
     struct scores scores = {0};
     random_ids(ids, SAMPLES * LEN, s->m.cfg.vocab_size);
-    double start = clock_seconds();
+    double start = progress_clock(&cli->progress);
     const struct criterion *ppl = criterion_find("ppl", err);
     struct score_options o = {0};
     if (score_run(&scores, &ppl, 1, &o, &s->m, &s->c, NULL, &cal, NULL, &cli->progress, err) != 0)
         return -1;
-    double seconds = clock_seconds() - start;
+    double seconds = progress_clock(&cli->progress) - start;
     *f = (struct figure){"scoring, 10 x 128 tokens",
                          "GFLOPS",
                          score_walk_ppl_flops(&s->m, SAMPLES * LEN, LEN) / seconds,
@@ -77,8 +80,9 @@ static int bench_scoring(struct cli *cli, struct figure *f, const struct session
     return 0;
 }
 
-static int bench_training(struct cli *cli, struct figure *f, const struct session *s, struct err *err)
+static int bench_training(struct cli *cli, struct figure *f, const struct session *s, struct limit *beside, struct err *err)
 {
+    (void)beside;
     enum { ROWS = 32, LEN = 200, PROMPT = 60, STEPS = 3 };
     struct instruction_row rows[ROWS];
     int32_t ids[ROWS * LEN], labels[ROWS * LEN];
@@ -112,7 +116,7 @@ static int bench_training(struct cli *cli, struct figure *f, const struct sessio
     return 0;
 }
 
-static int bench_prefill(struct cli *cli, struct figure *f, const struct session *s, struct err *err)
+static int bench_prefill(struct cli *cli, struct figure *f, const struct session *s, struct limit *beside, struct err *err)
 {
     (void)cli;
     enum { LEN = 512, TRIES = 5 };
@@ -121,25 +125,27 @@ static int bench_prefill(struct cli *cli, struct figure *f, const struct session
     random_ids(ids, LEN, s->m.cfg.vocab_size);
     if (generator_open(&g, &s->m, &s->c, NULL, LEN, err) != 0)
         return -1;
-    double best = INFINITY;
+    double seconds = 0;
     int rc = 0;
     for (int i = 0; i < TRIES && rc == 0; i++) {
         double start = clock_seconds();
         generator_reset(&g);
         rc = generator_feed(&g, ids, LEN, err);
-        best = fmin(best, clock_seconds() - start);
+        seconds += (clock_seconds() - start) / TRIES;
+        limit_try(beside);
     }
     generator_close(&g);
     const struct config *c = &s->m.cfg;
     double attention = 2.0 * (double)(c->n_heads * c->head_dim) * (LEN + 1) * LEN;
     double flops =
         2.0 * (double)model_running_params(&s->m) * LEN + (double)s->m.n_order * attention + 2.0 * (double)(c->vocab_size * c->dim);
-    *f = (struct figure){"prefill of 512 tokens", "GFLOPS", flops / best, 0, 0.65, LEN / best};
+    *f = (struct figure){"prefill of 512 tokens", "GFLOPS", flops / seconds, 0, 0.65, LEN / seconds};
     return rc;
 }
 
-static int bench_decode(struct cli *cli, struct figure *f, const struct session *s, struct err *err)
+static int bench_decode(struct cli *cli, struct figure *f, const struct session *s, struct limit *beside, struct err *err)
 {
+    (void)beside;
     int32_t prompt[12];
     struct speed_result r;
     random_ids(prompt, 12, s->m.cfg.vocab_size);
@@ -155,12 +161,12 @@ static int bench_decode(struct cli *cli, struct figure *f, const struct session 
 static const struct bench {
     const char *name;
     bench_fn *fn;
-    enum limit limit;
+    enum limit_kind limit;
 } benches[] = {
-    {"decode", bench_decode, READ_BANDWIDTH},
-    {"prefill", bench_prefill, SGEMM_PEAK},
-    {"training", bench_training, SGEMM_PEAK},
-    {"scoring", bench_scoring, SGEMM_PEAK},
+    {"decode", bench_decode, LIMIT_READING},
+    {"prefill", bench_prefill, LIMIT_SGEMM},
+    {"training", bench_training, LIMIT_SGEMM},
+    {"scoring", bench_scoring, LIMIT_SGEMM},
 };
 enum { N_BENCHES = sizeof benches / sizeof *benches };
 
@@ -194,8 +200,8 @@ static int bench_model(struct cli *cli, const struct common *o, const char *mode
         return -1;
     json_t *list = json_array();
     if (cli->out && !cli->json)
-        fprintf(cli->out, "%s, OpenBLAS %s, %d threads\n%-30s %8s %8s %-7s %7s  %7s  %9s\n", s.c.rows->isa, gemm_backend(),
-                pool_threads(s.c.pool), "", "reached", "limit", "", "share", "aim", "tokens/s");
+        fprintf(cli->out, "%s, OpenBLAS %s, %d threads\n%-30s %8s %8s %8s %-7s %7s  %7s  %9s\n", s.c.rows->isa, gemm_backend(),
+                pool_threads(s.c.pool), "", "reached", "limit", "its best", "", "share", "aim", "tokens/s");
     for (int i = 0; i < N_BENCHES && rc == 0; i++)
         if (chosen[i])
             rc = bench_one(cli, list, &s, benches[i].fn, benches[i].limit, err);

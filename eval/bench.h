@@ -2,19 +2,34 @@
 #ifndef ESPALIER_EVAL_BENCH_H
 #define ESPALIER_EVAL_BENCH_H
 
-#include <stdbool.h>
-
 #include "core/kernel/compute.h"
 
-/* Floating-point operations per second of sgemm, all threads at once on matrices that suit it; the best of several tries. */
-double bench_sgemm_peak(const struct compute *c, struct err *err);
+enum limit_kind {
+    LIMIT_SGEMM,   /* floating-point operations per second of sgemm, all threads at once on matrices that suit it */
+    LIMIT_READING, /* bytes per second that all threads read from 1 GiB, one stream a thread or four rows at a time, as products
+                    * do: whichever is faster */
+};
 
-/* Bytes per second that all threads together read from a buffer of `bytes` (4 MiB at least), one stream a thread or four rows at a
- * time, as products do: the median of several tries in the faster way. 0 and an error without the memory. */
-double bench_read_bandwidth(const struct compute *c, size_t bytes, struct err *err);
+/* A limit that is tried again and again beside what is held against it. Other tenants of a machine take their part of seconds and of
+ * minutes: the best moment of one compared with the mean of the other would tell of them, not of the program. */
+struct limit;
 
-/* Bytes per second that the disk under the folder `dir` takes, until they are safe, in a file of `bytes`. 0 and an error where it
- * does not. */
-double bench_write_rate(const char *dir, size_t bytes, struct err *err);
+/* The compute outlives it. NULL and an error without the memory. */
+struct limit *limit_open(enum limit_kind kind, const struct compute *c, struct err *err);
+void limit_close(struct limit *l);
+
+/* Some tries, half a second of them. */
+void limit_try(struct limit *l);
+
+/* As many as fit in a twentieth of the time since the last ones; for the pauses of a progress. `limit` is a struct limit. */
+void limit_try_beside(void *limit);
+
+/* The median and the best of the tries. */
+double limit_median(struct limit *l);
+double limit_best(struct limit *l);
+
+/* Bytes per second that the disk under the folder `dir` copies, from a file of `bytes` that is not in memory to another, until
+ * they are safe. 0 and an error where it does not. */
+double bench_copy_rate(const char *dir, size_t bytes, struct err *err);
 
 #endif

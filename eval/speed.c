@@ -84,21 +84,21 @@ static int step(struct rig *g, struct err *err)
 static int one_run(struct timing *t, struct rig *g, const int32_t *prompts, double *first_token_at, struct err *err)
 {
     int64_t before, after;
-    double start = clock_seconds();
+    double start = progress_clock(g->progress);
     begin(g, prompts);
     do
         if (step(g, err) != 0)
             return -1;
     while (produced(g, &before) == 0);
-    double first = clock_seconds();
+    double first = progress_clock(g->progress);
     if (*first_token_at == 0)
-        *first_token_at = first;
+        *first_token_at = clock_seconds();
     while (g->lane.n_running > 0)
         if (step(g, err) != 0)
             return -1;
     produced(g, &after);
     g->tokens += after;
-    *t = (struct timing){first - start, clock_seconds() - first, after - before};
+    *t = (struct timing){first - start, progress_clock(g->progress) - first, after - before};
     return 0;
 }
 

@@ -14,6 +14,11 @@ double clock_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double progress_clock(const struct progress *p)
+{
+    return clock_seconds() - (p ? p->paused : 0);
+}
+
 void progress_open(struct progress *p, FILE *out, bool quiet)
 {
     *p = (struct progress){.out = quiet ? NULL : out, .terminal = isatty(fileno(out))};
@@ -26,7 +31,7 @@ void progress_begin(struct progress *p, const char *what, int64_t total, const c
     p->what = what;
     p->unit = unit;
     p->total = total;
-    p->started = clock_seconds();
+    p->started = progress_clock(p);
     p->shown = p->started + FIRST_SHOWN - (p->terminal ? TERMINAL_EVERY : LINE_EVERY);
     p->drawn = false;
 }
@@ -73,9 +78,16 @@ static void draw(struct progress *p, int64_t done, double now)
 
 void progress_update(struct progress *p, int64_t done)
 {
-    if (!p || !p->out)
+    if (!p)
         return;
-    double now = clock_seconds();
+    if (p->pause) {
+        double start = clock_seconds();
+        p->pause(p->pause_arg);
+        p->paused += clock_seconds() - start;
+    }
+    if (!p->out)
+        return;
+    double now = progress_clock(p);
     if (now - p->shown >= (p->terminal ? TERMINAL_EVERY : LINE_EVERY))
         draw(p, done, now);
 }
@@ -85,7 +97,7 @@ void progress_end(struct progress *p)
     if (!p || !p->out || !p->drawn)
         return;
     if (p->drawn_at != p->total)
-        draw(p, p->total, clock_seconds());
+        draw(p, p->total, progress_clock(p));
     if (p->terminal)
         fputc('\n', p->out);
     p->drawn = false;

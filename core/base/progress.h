@@ -16,6 +16,10 @@ struct progress {
     double started, shown;
     bool drawn;
     int64_t drawn_at; /* what was done when it was drawn last */
+    /* What is to be done besides, called between two units of the work, also where nothing shows; or NULL. */
+    void (*pause)(void *arg);
+    void *pause_arg;
+    double paused; /* seconds that it took in all */
 };
 
 /* Shows on `out` (stderr) unless quiet. */
@@ -29,7 +33,8 @@ void progress_end(struct progress *p);
 /* A message line that does not tear the bar. */
 void progress_say(struct progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Seconds of a clock that only goes forward. */
+/* Seconds of a clock that only goes forward; and of one that stands still in the pauses of p, which may be NULL. */
 double clock_seconds(void);
+double progress_clock(const struct progress *p);
 
 #endif
