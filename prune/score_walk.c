@@ -1,37 +1,8 @@
-#include "prune/score_walk.h"
+#include "prune/score_walk_impl.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Where the walk is: the first thing in a partial file. */
-struct cursor {
-    int64_t round;      /* removals that were decided: 0 while the model is whole */
-    int64_t position;   /* live units that all states have passed in this round */
-    int64_t n_variants; /* states 1 to n_variants are live */
-    int64_t finished;   /* variants whose losses are known */
-};
-
-struct walk {
-    struct sweep s;
-    const struct walk_request *r;
-    const struct scores *units; /* any of the scores asked for: they share the units */
-    struct cursor at;
-    int64_t *slot; /* [n]: each unit's place in the model's order */
-    int64_t *live; /* [n_live]: units that still run */
-    int64_t *who;  /* [n + 1]: the unit that state k leaves out, for k >= 1 */
-    int64_t n_live;
-    int64_t *gone;     /* [steps]: units that the search has taken out */
-    double *table;     /* [steps, n]: perplexity with a unit out, per round; NaN where it was not tried */
-    double *trace;     /* [steps] */
-    float *base, *nll; /* [samples, targets] losses of the intact model; of the variant in hand */
-    bool have_base;
-    float **kept;           /* [n]: all states as they were before live unit p, or NULL; see keep_states */
-    int64_t *kept_variants; /* [n]: variants in kept[p]; -1: not valid */
-    double base_ppl;
-    char what[64]; /* for progress */
-    struct arena arena;
-};
 
 static bool wants_variants(const struct walk *w)
 {
@@ -182,8 +153,7 @@ static int start_round(struct walk *w, int64_t changed, struct err *err)
 
 /* ---- the walk ---- */
 
-/* Takes state 0 past a unit; state `spare` becomes what it was before. */
-static void step_base(struct walk *w, int64_t unit, int64_t spare, bool watched)
+void walk_step_base(struct walk *w, int64_t unit, int64_t spare, bool watched)
 {
     sweep_copy(&w->s, sweep_state(&w->s, spare), w->s.states, 1);
     sweep_advance(&w->s, w->slot[unit], w->units->unit[unit].parts, 0, 1);
@@ -195,7 +165,7 @@ static void step_base(struct walk *w, int64_t unit, int64_t spare, bool watched)
 static void step(struct walk *w)
 {
     int64_t unit = w->live[w->at.position], spare = w->at.n_variants + 1;
-    step_base(w, unit, spare, w->at.round == 0);
+    walk_step_base(w, unit, spare, w->at.round == 0);
     if (w->at.n_variants > 0)
         sweep_advance(&w->s, w->slot[unit], w->units->unit[unit].parts, 1, w->at.n_variants);
     w->at.position++;
@@ -228,12 +198,12 @@ static int walk_again(struct walk *w, struct err *err)
     progress_begin(w->s.progress, "returning to where it was", whole + w->at.position * w->s.cal->n, "sequences");
     if (w->at.round > 0) {
         for (int64_t i = 0; i < w->units->n; i++)
-            step_base(w, i, spare, true);
+            walk_step_base(w, i, spare, true);
         if (finish_base(w, err) != 0 || sweep_embed(&w->s, err) != 0)
             return -1;
     }
     for (int64_t p = 0; p < w->at.position; p++)
-        step_base(w, w->live[p], spare, w->at.round == 0);
+        walk_step_base(w, w->live[p], spare, w->at.round == 0);
     progress_end(w->s.progress);
     return 0;
 }
@@ -302,6 +272,8 @@ static int run_rounds(struct walk *w, struct err *err)
         if (run_round(w, err) != 0)
             return -1;
         progress_end(w->s.progress);
+        if (w->at.round == 0 && walk_mend_broken(w, err) != 0)
+            return -1;
         if (!w->r->greedy)
             return 0;
         int64_t at = best_live(w), unit = w->live[at];

@@ -1,7 +1,8 @@
 /* The criteria that come out of walking the calibration rows through the model: perplexity on removal, the same searched greedily,
  * and whatever watches the intact model's residual stream.
  *
- *   ppl     exp of the mean loss with one unit out, for every unit (Shortened LLaMA, arXiv 2402.02834, section 3)
+ *   ppl     exp of the mean loss with one unit out, for every unit (Shortened LLaMA, arXiv 2402.02834, section 3); with a compute
+ *           in bf16 in float32 all the same where that is more than ten times the intact model's
  *   greedy  the same, removing the best unit and starting over (SLEB, arXiv 2402.09025): score = the step at which a unit goes;
  *           those that the search did not reach follow, ranked by the perplexities of the last step */
 #ifndef ESPALIER_PRUNE_SCORE_WALK_H

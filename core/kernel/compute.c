@@ -149,6 +149,18 @@ struct compute compute_for_rows(const struct compute *c, int64_t rows)
     return own;
 }
 
+struct compute compute_in_f32(const struct compute *c)
+{
+    struct compute own = *c;
+    own.gemm = own.rows->f32;
+    return own;
+}
+
+bool compute_is_f32(const struct compute *c)
+{
+    return c->gemm == c->rows->f32;
+}
+
 /* Below this many rows the packing that sgemm does costs more than it gains; measured in `make bench`. */
 enum { FEW_ROWS = 4 };
 

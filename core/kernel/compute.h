@@ -42,6 +42,10 @@ void compute_close(struct compute *c);
 /* c as it serves products of up to so many rows at a time best. It shares what c owns: it is not closed, and c is closed after. */
 struct compute compute_for_rows(const struct compute *c, int64_t rows);
 
+/* c with large products in float32, and whether it has them anyway. Shares what c owns, as above. */
+struct compute compute_in_f32(const struct compute *c);
+bool compute_is_f32(const struct compute *c);
+
 /* Whether large products of PRECISION_BF16 have instructions of their own here; else they are float32's, of rounded operands. */
 bool compute_has_bf16(void);
 

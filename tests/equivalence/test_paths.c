@@ -313,6 +313,54 @@ static void bf16_is_near(void **state)
     free(cal.ids);
 }
 
+/* What the model says itself after random beginnings, so that it is good at it and worse without a block. */
+static struct calibration own_words(const struct fixture *f)
+{
+    struct calibration cal = {.n = 16, .len = 24};
+    const struct sampling greedy = {.temperature = 0};
+    struct generator g;
+    cal.ids = random_ids(cal.n * cal.len, f->m.cfg.vocab_size, 27);
+    OK(generator_open(&g, &f->m, &f->c, NULL, cal.len, &err));
+    for (int64_t i = 0; i < cal.n; i++) {
+        int32_t *row = cal.ids + i * cal.len;
+        generator_reset(&g);
+        for (int64_t k = 0; k + 1 < cal.len; k++) {
+            OK(generator_feed(&g, row + k, 1, &err));
+            row[k + 1] = generator_pick(&g, &greedy, NULL);
+        }
+    }
+    generator_close(&g);
+    return cal;
+}
+
+/* Where a removal makes the perplexity more than ten times as large, it is float32's; elsewhere it is not. */
+static void broken_ones_in_float32(void **state)
+{
+    struct fixture *f = *state;
+    struct compute plain;
+    struct scores rounded, exact;
+    struct score_options o = default_scoring;
+    int64_t broken = 0;
+    float *norm = (float *)f->m.head.norm; /* the arena's; larger logits make it sure of what it says */
+    o.sublayers = true;
+    for (int64_t i = 0; i < f->m.cfg.dim; i++)
+        norm[i] *= 5;
+    struct calibration cal = own_words(f);
+    OK(compute_open(&plain, 1, PRECISION_F32, &err));
+    score_by(&exact, "ppl", &o, &f->m, &plain, NULL, &cal);
+    score_by(&rounded, "ppl", &o, &f->m, &f->c, NULL, &cal);
+    for (int64_t k = 0; k < exact.n; k++) {
+        double times = exact.score[k] / exact.base_ppl, off = fabs(rounded.score[k] / exact.score[k] - 1);
+        broken += times > 11;
+        assert_true(times > 11 ? off < 1e-6 : times < 9 ? off > 1e-5 : true);
+    }
+    assert_true(broken > 0 && broken < exact.n);
+    scores_free(&rounded);
+    scores_free(&exact);
+    compute_close(&plain);
+    free(cal.ids);
+}
+
 #define ON_BOTH_IN_BF16(fn)                                                                                                        \
     {#fn " (mha, bf16)", fn, fixture_open_bf16, fixture_close, (void *)"mha"},                                                     \
     {                                                                                                                              \
@@ -336,6 +384,7 @@ int main(void)
         ON_BOTH_IN_BF16(threads_windows),
         ON_BOTH_IN_BF16(threads_scores),
         ON_BOTH_IN_BF16(bf16_is_near),
+        ON_BOTH_IN_BF16(broken_ones_in_float32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
