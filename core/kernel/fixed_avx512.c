@@ -30,13 +30,33 @@ static inline int bytes_of(enum dtype t)
     return t == DTYPE_Q8_0 ? 34 : t == DTYPE_Q4_0 ? 18 : 20;
 }
 
+/* What stays in registers. GCC would make masks and vectors anew in every run, by the very ports that the products wait for: it is
+ * not told what they hold. */
+struct constants {
+    __mmask32 lane[GROUPS]; /* the four dwords of 128-bit lane g; also its words in the lower half of a vector, and in the upper */
+    __m512i low, flip;      /* 15 and 128 in each byte */
+    __m512i scales;         /* which words of a run are scales, in the lower half, and offsets, in the upper; four times over */
+};
+
+static inline __attribute__((always_inline)) struct constants make_constants(enum dtype t)
+{
+    const int64_t words = t == DTYPE_Q4_0 ? 9 : 10, scales = (3 * words) << 48 | (2 * words) << 32 | words << 16;
+    const __m512i offset = _mm512_maskz_set1_epi16(0xffff0000, 1);
+    struct constants k = {{0x000f000f, 0x00f000f0, 0x0f000f00, (__mmask32)0xf000f000},
+                          _mm512_set1_epi8(15),
+                          _mm512_set1_epi8((char)0x80),
+                          _mm512_add_epi16(_mm512_set1_epi64(scales), offset)};
+    __asm__("" : "+k"(k.lane[1]), "+k"(k.lane[2]), "+k"(k.lane[3]), "+v"(k.low), "+v"(k.flip), "+v"(k.scales));
+    return k;
+}
+
 /* 16 bytes at p, and again every `step` bytes. */
-static inline __m512i gather_lanes(const uint8_t *p, int step)
+static inline __m512i gather_lanes(const struct constants *k, const uint8_t *p, int step)
 {
     __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const void *)p));
-    v = _mm512_mask_broadcast_i32x4(v, 0x00f0, _mm_loadu_si128((const void *)(p + step)));
-    v = _mm512_mask_broadcast_i32x4(v, 0x0f00, _mm_loadu_si128((const void *)(p + 2 * step)));
-    return _mm512_mask_broadcast_i32x4(v, 0xf000, _mm_loadu_si128((const void *)(p + 3 * step)));
+    v = _mm512_mask_broadcast_i32x4(v, (__mmask16)k->lane[1], _mm_loadu_si128((const void *)(p + step)));
+    v = _mm512_mask_broadcast_i32x4(v, (__mmask16)k->lane[2], _mm_loadu_si128((const void *)(p + 2 * step)));
+    return _mm512_mask_broadcast_i32x4(v, (__mmask16)k->lane[3], _mm_loadu_si128((const void *)(p + 3 * step)));
 }
 
 static inline int32_t zero_of(enum dtype t)
@@ -44,41 +64,43 @@ static inline int32_t zero_of(enum dtype t)
     return t == DTYPE_Q8_0 ? 128 : t == DTYPE_Q4_0 ? 8 : 0;
 }
 
-static inline void load_weights(__m512i w[2], const uint8_t *p, enum dtype t)
+static inline void load_weights(__m512i w[2], const struct constants *k, const uint8_t *p, enum dtype t)
 {
     if (t == DTYPE_Q8_0) {
-        w[0] = _mm512_xor_si512(gather_lanes(p + 2, 34), _mm512_set1_epi8((char)0x80));
-        w[1] = _mm512_xor_si512(gather_lanes(p + 18, 34), _mm512_set1_epi8((char)0x80));
+        w[0] = _mm512_xor_si512(gather_lanes(k, p + 2, 34), k->flip);
+        w[1] = _mm512_xor_si512(gather_lanes(k, p + 18, 34), k->flip);
     } else {
-        __m512i v = gather_lanes(p + (t == DTYPE_Q4_0 ? 2 : 4), bytes_of(t)), low = _mm512_set1_epi8(15);
-        w[0] = _mm512_and_si512(v, low);
-        w[1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        __m512i v = gather_lanes(k, p + (t == DTYPE_Q4_0 ? 2 : 4), bytes_of(t));
+        w[0] = _mm512_and_si512(v, k->low);
+        w[1] = _mm512_and_si512(_mm512_srli_epi16(v, 4), k->low);
     }
 }
 
-/* The scales of a run of four rows, and the offsets of q4_1: lane r holds row r's. The halves are put together without the ports
- * that the products wait for. */
-static inline __attribute__((always_inline)) void load_scales(__m512 *d, __m512 *m, const uint8_t *const p[4], enum dtype t)
+/* The scales of a run of four rows, and the offsets of q4_1: lane 4 r + g holds row r's of group g. Those of 4-bit rows lie in the
+ * first 64 bytes of a run, from where one permutation a row takes them: 9 or 10 words a block, the scale first. Those of q8_0 do
+ * not, and are put together by what is no vector, since two permutations a row are no faster. */
+static inline __attribute__((always_inline)) void load_scales(__m512 *d, __m512 *m, const struct constants *k,
+                                                              const uint8_t *const p[4], enum dtype t)
 {
-    uint64_t w[8];
-    int bytes = bytes_of(t);
-    for (int r = 0; r < 4; r++) {
-        uint32_t h[GROUPS] = {0};
-        for (int g = 0; g < GROUPS; g++)
-            memcpy(&h[g], p[r] + g * bytes, t == DTYPE_Q4_1 ? 4 : 2);
-        if (t == DTYPE_Q4_1) {
-            w[2 * r] = h[0] | (uint64_t)h[1] << 32;
-            w[2 * r + 1] = h[2] | (uint64_t)h[3] << 32;
-        } else
-            w[r] = (h[0] | h[1] << 16) | (uint64_t)(h[2] | h[3] << 16) << 32;
-    }
-    __asm__("" : "+m"(w)); /* GCC would carry them to the vector one by one, by shuffles */
-    if (t == DTYPE_Q4_1) {
-        __m512i v = _mm512_loadu_si512(w);
-        *d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
-        *m = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v, 16)));
-    } else
+    if (t == DTYPE_Q8_0) {
+        uint64_t w[4];
+        for (int r = 0; r < 4; r++) {
+            uint16_t h[GROUPS];
+            for (int g = 0; g < GROUPS; g++)
+                memcpy(&h[g], p[r] + g * bytes_of(t), sizeof h[g]);
+            w[r] = (h[0] | (uint32_t)h[1] << 16) | (uint64_t)(h[2] | (uint32_t)h[3] << 16) << 32;
+        }
+        __asm__("" : "+m"(w)); /* GCC would carry them to the vector one by one, by shuffles */
         *d = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)w));
+        return;
+    }
+    __m512i v = _mm512_permutexvar_epi16(k->scales, _mm512_loadu_si512(p[0]));
+#pragma GCC unroll 3
+    for (int r = 1; r < 4; r++)
+        v = _mm512_mask_permutexvar_epi16(v, k->lane[r], k->scales, _mm512_loadu_si512(p[r]));
+    *d = _mm512_cvtph_ps(_mm512_castsi512_si256(v));
+    if (t == DTYPE_Q4_1)
+        *m = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(v, 1));
 }
 
 /* ---- the sums ---- */
@@ -117,14 +139,14 @@ struct weights {
     __m512 d, m;
 };
 
-static inline __attribute__((always_inline)) struct weights load_run(const uint8_t *const p[4], enum dtype t)
+static inline __attribute__((always_inline)) void load_run(struct weights *w, const struct constants *k, const uint8_t *const p[4],
+                                                           enum dtype t)
 {
-    struct weights w = {.m = _mm512_setzero_ps()};
-    load_scales(&w.d, &w.m, p, t);
+    w->m = _mm512_setzero_ps();
+    load_scales(&w->d, &w->m, k, p, t);
 #pragma GCC unroll 4
     for (int r = 0; r < 4; r++)
-        load_weights(w.w[r], p[r], t);
-    return w;
+        load_weights(w->w[r], k, p[r], t);
 }
 
 /* acc[i][r] += the products of a run of row r and of the i-th x, which are `stride` runs apart. */
@@ -154,7 +176,8 @@ struct rows {
 
 /* Run i of the rows; asks for what lies AHEAD, behind the rows' end in the next ones. A last run of fewer groups goes through
  * `room`, which is zero. */
-static inline __attribute__((always_inline)) struct weights take_run(const struct rows *rows, int64_t i, enum dtype t)
+static inline __attribute__((always_inline)) void take_run(struct weights *w, const struct constants *k, const struct rows *rows,
+                                                           int64_t i, enum dtype t)
 {
     const int64_t bytes = GROUPS * bytes_of(t), whole = rows->values / FIXED_RUN;
     const int64_t ahead = i + (whole * bytes < AHEAD ? whole : AHEAD / bytes);
@@ -166,26 +189,29 @@ static inline __attribute__((always_inline)) struct weights take_run(const struc
         for (int r = 0; r < 4; r++)
             p[r] = memcpy(room[r], (const uint8_t *)rows->at[r] + i * bytes,
                           (size_t)(rows->values % FIXED_RUN / FIXED_GROUP * bytes_of(t)));
-        return load_run(p, t);
+        load_run(w, k, p, t);
+        return;
     }
 #pragma GCC unroll 4
     for (int r = 0; r < 4; r++) {
         p[r] = (const uint8_t *)rows->at[r] + i * bytes;
         look_ahead((const uint8_t *)from[r] + at * bytes, bytes);
     }
-    return load_run(p, t);
+    load_run(w, k, p, t);
 }
 
 /* dot4 for `count` vectors, a constant where this is inlined: their sums stay in registers. */
 static inline __attribute__((always_inline)) void dot4_some(float *y, int64_t ldy, const struct rows *rows, const struct run *x,
                                                             int count, enum dtype t)
 {
+    const struct constants k = make_constants(t);
     vf acc[AT_ONCE][4];
     for (int i = 0; i < count; i++)
         for (int r = 0; r < 4; r++)
             acc[i][r] = splat(0);
     for (int64_t i = 0; i < rows->runs; i++) {
-        struct weights w = take_run(rows, i, t);
+        struct weights w;
+        take_run(&w, &k, rows, i, t);
         add_run(acc, &w, x + i, rows->runs, count, t);
     }
     for (int i = 0; i < count; i++)
@@ -220,13 +246,14 @@ static inline __attribute__((always_inline)) void add_block(float *y, int64_t ld
 static inline __attribute__((always_inline)) void dot4_blocks(float *y, int64_t ldy, const struct rows *rows, const struct run *x,
                                                               int64_t m, enum dtype t)
 {
+    const struct constants constants = make_constants(t);
     vf acc[MANY][4];
     struct block b;
     const int64_t runs = rows->runs;
     for (b.first = 0; b.first < runs; b.first += b.n) {
         b.n = runs - b.first < BLOCK ? runs - b.first : BLOCK;
         for (int64_t k = 0; k < b.n; k++)
-            b.w[k] = take_run(rows, b.first + k, t);
+            take_run(&b.w[k], &constants, rows, b.first + k, t);
         const struct run *v = x + b.first;
         for (int64_t q = 0, count; q < m; q += count, v += count * runs) {
             count = vectors_at_once(m - q, AT_ONCE);
