@@ -136,10 +136,10 @@ void compute_close(struct compute *c)
     *c = (struct compute){0};
 }
 
-/* Whole numbers need 13 operations where floats need 8, but no decoding, which floats share between rows. Measured beside them, two
- * threads, 4,096 and 11,008 columns: for one row q8_0 1.03 and 1.14 times as fast, q4_0 1.13 and 1.27, q4_1 1.32 and 1.38; for
- * two and three rows 1.2 to 1.7 times, for four 0.8 to 1.1, for sixteen 0.8. */
-enum { FIXED_MOST_ROWS = 3 };
+/* Whole numbers need more operations than floats, but no decoding, which floats share between rows. Measured beside them, two threads,
+ * 4,096 and 11,008 columns, from memory: for one row q8_0 1.00 and 1.09 times as fast, q4_0 1.29, q4_1 1.36 and 1.54; for two and
+ * three rows 1.3 to 2.1 times, for four 1.06 to 1.20, for six 0.90 to 1.01, for sixteen 0.77 to 0.95. */
+enum { FIXED_MOST_ROWS = 4 };
 
 struct compute compute_for_rows(const struct compute *c, int64_t rows)
 {

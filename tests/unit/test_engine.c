@@ -150,7 +150,7 @@ static void company_of(struct fixture *f, int64_t slots)
 static void company_is_alone(void **state)
 {
     company_of(*state, 6);
-    company_of(*state, 3);
+    company_of(*state, 4);
 }
 
 /* Log-probabilities are the same to the last bit, too, however prompts are cut and whatever runs beside them. */
