@@ -242,7 +242,6 @@ static int prune(struct rig *g, const char *const words[], struct err *err)
     return record && after > 0 ? put_on_record(g, "prune", record, err) : -1;
 }
 
-/* The larger batches come first: the single sequence is then measured right before that of the whole model. */
 static int pruned_stages(struct rig *g, struct err *err)
 {
     char list[256];
@@ -258,10 +257,27 @@ static int pruned_stages(struct rig *g, struct err *err)
         g->reused++;
     else if (prune(g, words, err) != 0)
         return -1;
-    for (int k = BENCH_BATCHES - 1; k >= 0 && (known || room); k--)
+    for (int k = 0; k < BENCH_BATCHES && (known || room); k++)
         if (measure_speed(g, BENCH_PRUNED, k, err) != 0)
             return -1;
     dir_remove(g->pruned);
+    return 0;
+}
+
+/* How much faster decoding is without some blocks: in turns, from the same weights in memory, since other tenants of a machine change
+ * its speed between two long stages by as much as a fifth of the blocks does. */
+static int measure_turns(struct rig *g, struct err *err)
+{
+    char list[256], name[32];
+    drop_list(list, sizeof list, &g->cfg);
+    for (int turn = 0; turn < BENCH_TURNS; turn++)
+        for (int which = 0; which < BENCH_MODELS; which++) {
+            snprintf(name, sizeof name, "turn-%s-%d", which == BENCH_WHOLE ? "whole" : "dropped", turn + 1);
+            const char *const *words = WORDS("eval", "speed", g->whole, "--warmup", "0", "--runs", "1", "--out-len", "32",
+                                             which == BENCH_WHOLE ? NULL : "--drop", list);
+            if (stage(&g->r.turns[which][turn], g, name, words, err) != 0)
+                return -1;
+        }
     return 0;
 }
 
@@ -273,7 +289,8 @@ static int whole_stages(struct rig *g, struct err *err)
     for (int k = 0; k < BENCH_BATCHES; k++)
         if (measure_speed(g, BENCH_WHOLE, k, err) != 0)
             return -1;
-    if (stage(&g->r.decode[0], g, "decode-f16", WORDS("bench", g->whole, "--only", "decode"), err) != 0)
+    if (stage(&g->r.decode[0], g, "decode-f16", WORDS("bench", g->whole, "--only", "decode"), err) != 0 ||
+        measure_turns(g, err) != 0)
         return -1;
     return stage(&g->r.first_token, g, "first-token",
                  WORDS("eval", "speed", g->whole, "--warmup", "0", "--runs", "1", "--out-len", "2"), err);
@@ -387,9 +404,12 @@ static void rig_close(struct rig *g)
         json_decref(records[i]);
     for (int k = 0; k < BENCH_DTYPES; k++)
         json_decref(r->decode[k]);
-    for (int which = 0; which < BENCH_MODELS; which++)
+    for (int which = 0; which < BENCH_MODELS; which++) {
         for (int k = 0; k < BENCH_BATCHES; k++)
             json_decref(r->speed[which][k]);
+        for (int k = 0; k < BENCH_TURNS; k++)
+            json_decref(r->turns[which][k]);
+    }
     free(g->dir);
     free(g->whole);
     free(g->pruned);

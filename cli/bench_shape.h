@@ -12,7 +12,7 @@ int bench_shapes(struct cli *cli, const struct common *o, const char *shapes, co
 /* ---- between bench_shape.c (the stages) and bench_table.c (what they tell) ---- */
 
 enum { BENCH_WHOLE, BENCH_PRUNED, BENCH_MODELS };
-enum { BENCH_BATCHES = 3, BENCH_DTYPES = 3 };
+enum { BENCH_BATCHES = 3, BENCH_DTYPES = 3, BENCH_TURNS = 3 };
 extern const char *const bench_dtypes[BENCH_DTYPES]; /* "f16", "q8_0", "q4_0" */
 
 /* What the stages left: {"seconds", "peak_rss_bytes", "result"} each, the prune's with "disk_rate" (bytes per second) beside; NULL
@@ -21,7 +21,8 @@ struct bench_records {
     json_t *synth, *prune, *score, *score_bf16, *taylor, *first_token;
     json_t *decode[BENCH_DTYPES];
     json_t *speed[BENCH_MODELS][BENCH_BATCHES];
-    double needed[BENCH_DTYPES]; /* memory for decoding, in bytes: what was missing where there is no record */
+    json_t *turns[BENCH_MODELS][BENCH_TURNS]; /* decoding the whole model and what --drop leaves of it, one after the other */
+    double needed[BENCH_DTYPES];              /* memory for decoding, in bytes: what was missing where there is no record */
 };
 
 /* The result: {"shape", "machine", "figures": [{"name", "what", "value", "reached", "aim"}], "speed": [...]}; printed to `out`

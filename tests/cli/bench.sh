@@ -13,7 +13,7 @@ records() { for name; do [ -s "b/small/stages/$name.json" ] || complain "no reco
 echo "--- all of it, in the second shape: there is no disk for the first"
 succeeds bench --shape huge.json,small.json --out b && cp .log/out table
 grep -q 'huge: needs .* of disk' .log/err || complain "it should say why the first shape is left out"
-records synth prune scoring taylor first-token decode-{f16,q8_0,q4_0} speed-{whole,pruned}-{1,4,16}
+records turn-{whole,dropped}-{1,2,3} synth prune scoring taylor first-token decode-{f16,q8_0,q4_0} speed-{whole,pruned}-{1,4,16}
 [ "$(grep -c '^| .* | .* | \(<=\|>=\|the disk\)' table)" = 11 ] || complain "figures of the table: $(cat table)"
 [ "$(grep -c '^| 0.0[0-9]M | 0.00 GB | [146]' table)" = 6 ] || complain "speeds of the table: $(cat table)"
 tr -d '\n' <b/small/bench.json >.log/out && echo >>.log/out && object shape machine figures speed stages reused_stages
@@ -23,7 +23,7 @@ for k in $(seq 0 10); do
     value=$("$tool" get b/small/bench.json figures "$k" value)
     [ "$k" = 3 ] || [[ $value =~ ^[0-9.e+-]+$ ]] || complain "figure $k: $value"
 done
-all=14 && [ ! -e b/small/stages/scoring-bf16.json ] || all=15 # where the processor has instructions for bf16
+all=20 && [ ! -e b/small/stages/scoring-bf16.json ] || all=21 # where the processor has instructions for bf16
 [ "$("$tool" get b/small/stages/prune.json result dropped)" = '[0]' ] || complain "what is pruned"
 
 echo "--- again"
