@@ -8,7 +8,7 @@
 
 /* Rows that go through a block together: many, for its weights are decoded and packed once for them, but no more than have their
  * activations in ACTS_BYTES, unless that is too few. */
-enum { MIN_ROWS = 1280, MAX_ROWS = 5120, ACTS_BYTES = 160 << 20 };
+enum { MIN_ROWS = 1280, MAX_ROWS = 5120, ACTS_BYTES = 480 << 20 };
 
 static int64_t chunk_rows(const struct model *m, int64_t len)
 {
