@@ -72,10 +72,17 @@ static double pruned_bytes(const struct rig *g)
     return 2 * shape_params(&g->cfg, g->cfg.n_blocks - dropped_blocks(&g->cfg));
 }
 
-/* The disk holds the model, and beside it its pruned or quantised one for a while. */
+/* Bytes of the file that is copied to see how fast the disk is. */
+static double copied_bytes(const struct rig *g)
+{
+    double bytes = pruned_bytes(g) / 8;
+    return bytes < 1 << 24 ? 1 << 24 : bytes > 1 << 30 ? 1 << 30 : bytes;
+}
+
+/* The disk holds the model, and beside it its pruned or quantised one for a while, and two of the copied files. */
 static int check_room(const struct rig *g, struct err *err)
 {
-    double mean = 1.02 * (pruned_bytes(g) + (path_exists(g->whole) ? 0 : whole_bytes(g))) + (1 << 30);
+    double mean = 1.02 * (pruned_bytes(g) + (path_exists(g->whole) ? 0 : whole_bytes(g))) + 2 * copied_bytes(g) + (1 << 29);
     return disk_check(g->dir, (int64_t)mean, err);
 }
 
@@ -229,13 +236,12 @@ static bool speed_is_known(const struct rig *g, int which, int k)
 /* Writes the pruned model, and notes how fast the disk copies beside what that took. */
 static int prune(struct rig *g, const char *const words[], struct err *err)
 {
-    double bytes = pruned_bytes(g) / 8, after = 0;
-    bytes = bytes < 1 << 24 ? 1 << 24 : bytes > 1 << 30 ? 1 << 30 : bytes;
-    double before = bench_copy_rate(g->dir, (size_t)bytes, err);
+    size_t bytes = (size_t)copied_bytes(g);
+    double before = bench_copy_rate(g->dir, bytes, err), after = 0;
     if (before > 0)
         file_forget(g->whole); /* read from the disk, too */
     json_t *record = before > 0 ? run(g, "prune", words, true, err) : NULL;
-    if (record && (after = bench_copy_rate(g->dir, (size_t)bytes, err)) > 0)
+    if (record && (after = bench_copy_rate(g->dir, bytes, err)) > 0)
         json_object_set_new(record, "disk_rate", json_real((before + after) / 2));
     json_decref(g->r.prune);
     g->r.prune = record;
@@ -356,10 +362,10 @@ static int quantised_stage(struct rig *g, int k, struct err *err)
 
 /* ---- all of it ---- */
 
-/* What an interruption left of our models under temporary names: gigabytes each. */
+/* What an interruption left of our models under temporary names, and of copied files: gigabytes each. */
 static void remove_leftovers(const struct rig *g)
 {
-    static const char *const begins[] = {"f16.part-", "f16-pruned.part-", "q8_0.gguf.part-", "q4_0.gguf.part-"};
+    static const char *const begins[] = {"f16.part-", "f16-pruned.part-", "q8_0.gguf.part-", "q4_0.gguf.part-", "copy-rate-"};
     DIR *d = opendir(g->dir);
     for (struct dirent *e; d && (e = readdir(d));)
         for (size_t i = 0; i < sizeof begins / sizeof *begins; i++) {

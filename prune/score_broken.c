@@ -1,11 +1,9 @@
 /* Removals that break the model, in bf16. */
 #include "prune/score_walk_impl.h"
 
-#include <math.h>
-
 /* Where a removal breaks the model, what comes after it amplifies the rounding of bf16: SmolLM2 without its first or second block
- * was up to 2 % off float32's perplexity, without any other 0.6 %. From this many times the intact model's perplexity on it is
- * taken once more, in float32. */
+ * was off float32's perplexity by up to 2 % in seven draws of calibration rows, without any other by 0.7 % but for two of 196 near
+ * 1 %. From this many times the intact model's perplexity on it is taken once more, in float32. */
 static const double BROKEN = 10;
 
 static bool is_broken(const struct walk *w, int64_t unit)
@@ -34,14 +32,9 @@ static int walk_broken(struct walk *w, int64_t n_broken, struct err *err)
 
 static int finish_broken(struct walk *w, struct err *err)
 {
-    int64_t targets = w->units->samples * w->units->targets;
-    double mean;
     for (int64_t i = 0, state = 1; i < w->units->n; i++)
-        if (is_broken(w, i)) {
-            if (sweep_finish(&w->s, w->r->ppl ? w->r->ppl->removed_nll + i * targets : w->nll, &mean, state++, err) != 0)
-                return -1;
-            w->table[i] = exp(mean);
-        }
+        if (is_broken(w, i) && walk_finish(w, i, state++, err) != 0)
+            return -1;
     return 0;
 }
 

@@ -208,17 +208,23 @@ static int walk_again(struct walk *w, struct err *err)
     return 0;
 }
 
-/* The losses of all variants of this round. */
-static int finish_variants(struct walk *w, struct err *err)
+int walk_finish(struct walk *w, int64_t unit, int64_t state, struct err *err)
 {
     int64_t n = w->units->n, targets = w->units->samples * w->units->targets;
-    double mean, *row = w->table + w->at.round * n;
+    float *nll = w->at.round == 0 && w->r->ppl ? w->r->ppl->removed_nll + unit * targets : w->nll;
+    double mean;
+    if (sweep_finish(&w->s, nll, &mean, state, err) != 0)
+        return -1;
+    w->table[w->at.round * n + unit] = exp(mean);
+    return 0;
+}
+
+/* All variants of this round. */
+static int finish_variants(struct walk *w, struct err *err)
+{
     while (w->at.finished < w->at.n_variants) {
-        int64_t unit = w->who[w->at.finished + 1];
-        float *nll = w->at.round == 0 && w->r->ppl ? w->r->ppl->removed_nll + unit * targets : w->nll;
-        if (sweep_finish(&w->s, nll, &mean, w->at.finished + 1, err) != 0)
+        if (walk_finish(w, w->who[w->at.finished + 1], w->at.finished + 1, err) != 0)
             return -1;
-        row[unit] = exp(mean);
         w->at.finished++;
         if (save_if_due(w, err) != 0)
             return -1;

@@ -36,6 +36,9 @@ struct walk {
 /* Takes state 0 past a unit; state `spare` becomes what it was before. The watchers look on where it is watched. */
 void walk_step_base(struct walk *w, int64_t unit, int64_t spare, bool watched);
 
+/* The losses and the perplexity of state `state`, which has left out `unit` in this round and is used up. */
+int walk_finish(struct walk *w, int64_t unit, int64_t state, struct err *err);
+
 /* After the first round, in which the model was whole: in bf16, the perplexities without units that break it are taken once more,
  * in float32. The states are used up. */
 int walk_mend_broken(struct walk *w, struct err *err);

@@ -29,11 +29,11 @@ all=20 && [ ! -e b/small/stages/scoring-bf16.json ] || all=21 # where the proces
 echo "--- again"
 cp b/small/f16/model.safetensors checkpoint
 succeeds bench --shape small.json --out b --json --quiet && grep -q "\"stages\":$all,\"reused_stages\":$all" .log/out || complain "all is on record: $(cat .log/out)"
-mkdir b/small/f16-pruned.part-1 && touch b/small/f16-pruned.part-1/x b/small/q4_0.gguf.part-1 # by an interruption
+mkdir b/small/f16-pruned.part-1 && touch b/small/f16-pruned.part-1/x b/small/{q4_0.gguf.part-1,copy-rate-from,copy-rate-to.part-1} # by an interruption
 rm b/small/stages/speed-pruned-4.json b/small/stages/decode-q4_0.json # needs the pruned and the quantised model again
 succeeds bench --shape small.json --out b --json --quiet && grep -q "\"stages\":$all,\"reused_stages\":$((all - 3))" .log/out || complain "some again: $(tail -c 100 .log/out)"
 same b/small/f16/model.safetensors checkpoint
-absent b/small/f16-pruned b/small/q8_0.gguf b/small/q4_0.gguf
+absent b/small/f16-pruned{,.part-1} b/small/q8_0.gguf b/small/q4_0.gguf{,.part-1} b/small/copy-rate-{from,to.part-1}
 rm -r b/small/f16 && succeeds bench --shape small.json --out b --json --quiet && same b/small/f16/model.safetensors checkpoint
 
 echo "--- what does not work"
