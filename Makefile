@@ -17,7 +17,7 @@ say       = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
 ARCH     := $(shell uname -m)
 PORTABLE := $(filter-out core/kernel/rows_avx%.c core/kernel/bf16_%.c core/kernel/fixed_%.c,$(wildcard core/*/*.c data/*.c prune/*.c train/*.c eval/*.c eval/*/*.c))
 KERNELS  := $(if $(filter x86_64,$(ARCH)),core/kernel/rows_avx2.c core/kernel/rows_avx512.c core/kernel/bf16_avx512.c core/kernel/bf16_amx.c \
-                                       core/kernel/fixed_avx512.c)
+                                       core/kernel/fixed_vnni.c core/kernel/fixed_vbmi.c)
 LIB_SRC  := $(PORTABLE) $(KERNELS)
 CLI_SRC  := $(filter-out cli/main.c,$(wildcard cli/*.c))
 OBJ       = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -61,7 +61,8 @@ $(BUILD)/obj/core/kernel/rows_%.o $(BUILD)/obj/core/kernel/bf16_%.o $(BUILD)/obj
 $(BUILD)/obj/core/kernel/rows_avx2.o: ISA_FLAGS := -mavx2 -mfma -mf16c
 AVX512   := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
 $(BUILD)/obj/core/kernel/rows_avx512.o: ISA_FLAGS := $(AVX512)
-$(BUILD)/obj/core/kernel/fixed_avx512.o: ISA_FLAGS := $(AVX512) -mavx512vnni
+$(BUILD)/obj/core/kernel/fixed_vnni.o: ISA_FLAGS := $(AVX512) -mavx512vnni
+$(BUILD)/obj/core/kernel/fixed_vbmi.o: ISA_FLAGS := $(AVX512) -mavx512vnni -mavx512vbmi -mgfni
 $(BUILD)/obj/core/kernel/bf16_avx512.o: ISA_FLAGS := $(AVX512) -mavx512bf16
 $(BUILD)/obj/core/kernel/bf16_amx.o: ISA_FLAGS := $(AVX512) -mavx512bf16 -mamx-tile -mamx-bf16
 

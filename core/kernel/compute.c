@@ -31,14 +31,19 @@ static bool has_avx512_vnni(void)
     return has_avx512() && __builtin_cpu_supports("avx512vnni");
 }
 
+static bool has_avx512_vbmi(void)
+{
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
+}
+
 static bool has_avx512_bf16(void)
 {
-    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16") && gemm_kernels_work(&bf16_avx512);
+    return has_avx512_vbmi() && __builtin_cpu_supports("avx512bf16") && gemm_kernels_work(&bf16_avx512);
 }
 
 static bool has_amx(void)
 {
-    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
+    return has_avx512_vbmi() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("amx-tile") &&
            __builtin_cpu_supports("amx-bf16") && amx_permitted() && gemm_kernels_work(&bf16_amx);
 }
 #endif
@@ -50,9 +55,10 @@ static bool has_c(void)
 
 static const struct level levels[] = {
 #if defined(__x86_64__)
-    {"amx", &rows_avx512, &bf16_amx, &fixed_avx512, has_amx},
-    {"avx512_bf16", &rows_avx512, &bf16_avx512, &fixed_avx512, has_avx512_bf16},
-    {"avx512_vnni", &rows_avx512, NULL, &fixed_avx512, has_avx512_vnni},
+    {"amx", &rows_avx512, &bf16_amx, &fixed_vbmi, has_amx},
+    {"avx512_bf16", &rows_avx512, &bf16_avx512, &fixed_vbmi, has_avx512_bf16},
+    {"avx512_vbmi", &rows_avx512, NULL, &fixed_vbmi, has_avx512_vbmi},
+    {"avx512_vnni", &rows_avx512, NULL, &fixed_vnni, has_avx512_vnni},
     {"avx512", &rows_avx512, NULL, NULL, has_avx512},
     {"avx2", &rows_avx2, NULL, NULL, has_avx2},
 #endif
@@ -87,7 +93,7 @@ static const struct level *choose_level(enum precision precision, struct err *er
             return NULL;
         }
     }
-    err_usage(err, "ESPALIER_ISA=%s: portable, avx2, avx512, avx512_vnni, avx512_bf16 or amx was expected", want);
+    err_usage(err, "ESPALIER_ISA=%s: portable, avx2, avx512, avx512_vnni, avx512_vbmi, avx512_bf16 or amx was expected", want);
     return NULL;
 }
 
@@ -136,9 +142,9 @@ void compute_close(struct compute *c)
     *c = (struct compute){0};
 }
 
-/* Whole numbers need more operations than floats, but no decoding, which floats share between rows. Measured beside them, two threads,
- * 4,096 and 11,008 columns, from memory: for one row q8_0 1.00 and 1.09 times as fast, q4_0 1.29, q4_1 1.36 and 1.54; for two and
- * three rows 1.3 to 2.1 times, for four 1.06 to 1.20, for six 0.90 to 1.01, for sixteen 0.77 to 0.95. */
+/* Whole numbers need more operations than floats, but no decoding, which floats share between rows. Measured beside them, two
+ * threads, 1,024 to 11,008 columns, from memory: for one row q8_0 1.05 to 1.14 times as fast, q4_0 1.18 to 1.31, q4_1 1.30 to 1.47;
+ * for two and three rows 1.3 to 2.4 times, for four 1.07 to 1.36, for six 0.98 to 1.18, for sixteen 0.85 to 1.01. */
 enum { FIXED_MOST_ROWS = 4 };
 
 struct compute compute_for_rows(const struct compute *c, int64_t rows)

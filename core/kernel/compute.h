@@ -34,8 +34,8 @@ enum precision { PRECISION_F32, PRECISION_BF16 };
 int precision_named(enum precision *p, const char *name, struct err *err);
 
 /* threads = 0: all processors. The instruction set is the best that the processor and the system support, or what the
- * environment variable ESPALIER_ISA names: portable, avx2, avx512, avx512_vnni (which is avx512 but for quantised rows), or
- * avx512_bf16 and amx (which are avx512_vnni but for bf16). */
+ * environment variable ESPALIER_ISA names: portable, avx2, avx512, avx512_vnni and avx512_vbmi (which are avx512 but for quantised
+ * rows), or avx512_bf16 and amx (which are avx512_vbmi but for bf16). */
 int compute_open(struct compute *c, int threads, enum precision precision, struct err *err);
 void compute_close(struct compute *c);
 

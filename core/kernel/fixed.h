@@ -1,9 +1,10 @@
 /* Dot products of quantised rows in whole numbers, for processors that multiply bytes.
  *
  * Quantised weights are whole numbers times a scale as they are. x is made that, too: in each group of 32 values, multiples of a
- * unit that is 2^-21 of the group's largest magnitude. Such a multiple is written in three bytes, and the sum of its products with
- * the weights is exactly what three sums of products of bytes come to. What the rounding of x may cost, half a unit a value, is of
- * the order of what float32 loses in rounding the sums: llama.cpp's one byte a value, 2^-7, is far from it. */
+ * unit that is 2^-20 of the group's largest magnitude for weights of eight bits, 2^-23 for those of four. Such a multiple is
+ * written in three bytes, and the sum of its products with the weights is exactly what three sums of products of bytes come to.
+ * What the rounding of x may cost, half a unit a value, is of the order of what float32 loses in rounding the sums: llama.cpp's one
+ * byte a value, 2^-7, is far from it. */
 #ifndef ESPALIER_KERNEL_FIXED_H
 #define ESPALIER_KERNEL_FIXED_H
 
@@ -13,9 +14,15 @@
 
 enum {
     FIXED_GROUP = 32,            /* values that share a unit of x; one block of the quantised formats */
-    FIXED_RUN = 4 * FIXED_GROUP, /* values that are multiplied at once */
-    FIXED_UNITS = (1 << 21) - 1, /* in the largest magnitude of a group: eight products with weights of -128 stay above -2^31 */
+    FIXED_RUN = 8 * FIXED_GROUP, /* values that are multiplied at once */
 };
+
+/* Units in the largest magnitude of a group: 16 products with weights of -128 stay above -2^31; with those of four bits, what three
+ * signed bytes hold. */
+static inline int32_t fixed_units(enum dtype t)
+{
+    return t == DTYPE_Q8_0 ? (1 << 20) - 1 : 127 << 16;
+}
 
 struct fixed_kernels {
     /* room = x[n] for products with rows of dtype t. The room is fixed_floats(n), aligned to 64 bytes; n is a multiple of
@@ -35,7 +42,7 @@ static inline int64_t fixed_floats(int64_t n)
 }
 
 #if defined(__x86_64__)
-extern const struct fixed_kernels fixed_avx512;
+extern const struct fixed_kernels fixed_vnni, fixed_vbmi; /* the same bits; the second needs VBMI and GFNI, too */
 #endif
 
 #endif

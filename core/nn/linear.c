@@ -8,7 +8,7 @@ enum {
     FEW_ROWS = LINEAR_FEW_ROWS,
     LORA_ROWS = 64,
     DOT_TASKS = 4,           /* fused tasks per thread: enough to even out the threads, few enough to stream; */
-    FIXED_LEAST_COLS = 1024, /* whole numbers: shorter rows gain nothing (one of 576 columns 0.92 to 1.05 times as fast) */
+    FIXED_LEAST_COLS = 1024, /* whole numbers: shorter rows gain nothing (one of 576 columns 0.86 to 0.96 times as fast) */
     DECODED_TASKS = 16,      /* where dot4 decodes rows once for all, a task takes longer and streams less */
     DECODE_ROWS = 16,        /* weight rows of one decoding task */
     PACK_COLS = 1024,        /* columns that are decoded at once before they are packed; a multiple of every dtype's block */

@@ -1,0 +1,3 @@
+/* Whole-number dot products for AVX-512 VNNI. */
+#define FIXED fixed_vnni
+#include "core/kernel/fixed.inc"
