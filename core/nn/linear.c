@@ -7,9 +7,8 @@
 enum {
     FEW_ROWS = LINEAR_FEW_ROWS,
     LORA_ROWS = 64,
-    DOT_TASKS = 4,           /* fused tasks per thread: enough to even out the threads, few enough to stream; */
+    DOT_TASKS = 4,           /* of few rows, per thread; each is shorter than the one before it */
     FIXED_LEAST_COLS = 1024, /* whole numbers: shorter rows gain nothing (one of 576 columns 0.86 to 0.96 times as fast) */
-    DECODED_TASKS = 16,      /* where dot4 decodes rows once for all, a task takes longer and streams less */
     DECODE_ROWS = 16,        /* weight rows of one decoding task */
     PACK_COLS = 1024,        /* columns that are decoded at once before they are packed; a multiple of every dtype's block */
     TILE_OUTPUTS = 1536,     /* outputs of one tile: each packing of its rows is used that often */
@@ -210,8 +209,8 @@ struct forward_job {
     bool joint; /* enough rows for a task to take them through all ops */
     int n_ops;
     const float *fixed[MAX_OPS];  /* few rows: x as whole numbers for the dtype of each op's weights, or NULL */
-    int64_t chunk;                /* few rows: weight rows of one task */
-    int64_t chunks[MAX_OPS + 1];  /* first task of each op, or of each op's tiles */
+    int64_t outputs, tasks;       /* few rows: of all ops */
+    int64_t chunks[MAX_OPS + 1];  /* many rows: first task of each op's tiles */
     struct piece pieces[MAX_OPS]; /* many rows: what is packed of each op */
     struct tiles tiles[MAX_OPS];
 };
@@ -235,19 +234,13 @@ static void put_dots(const struct forward_job *j, int k, const float *s, int64_t
     }
 }
 
-/* Few rows: four weight rows at a time against every row of x, in whole numbers where there are kernels for that, else decoded on
- * the way. */
-static void dot_task(void *arg, int64_t task, int worker)
+/* Few rows: rows [begin, end) of op k's weights, four at a time against every row of x, in whole numbers where there are kernels for
+ * that, else decoded on the way. */
+static void dot_rows(const struct forward_job *j, int k, int64_t begin, int64_t end)
 {
     enum { AT_ONCE = LINEAR_FEW_ROWS };
-    (void)worker;
-    const struct forward_job *j = arg;
     float s[AT_ONCE][4];
-    int k = 0;
-    while (task >= j->chunks[k + 1])
-        k++;
     const struct weight *w = j->ops[k].w;
-    int64_t begin = (task - j->chunks[k]) * j->chunk, end = min_i64(begin + j->chunk, w->rows);
     const float *fixed = j->fixed[k];
     for (int64_t r = begin; r < end; r += 4) {
         int64_t n = min_i64(4, end - r);
@@ -266,6 +259,28 @@ static void dot_task(void *arg, int64_t task, int worker)
                 s[q / 4][q % 4] *= w->scale[r + min_i64(q % 4, n - 1)];
             put_dots(j, k, s[0], i, m, r, n);
         }
+    }
+}
+
+/* The first output of a task, counting through all ops. Tasks share the outputs as strips of one height share a triangle: the long
+ * ones stream, and the short ones at the end even out the threads. */
+static int64_t first_dot(const struct forward_job *j, int64_t task)
+{
+    int64_t left = j->tasks - task;
+    return left ? (j->outputs - j->outputs * left / j->tasks * left / j->tasks) / 4 * 4 : j->outputs;
+}
+
+static void dot_task(void *arg, int64_t task, int worker)
+{
+    (void)worker;
+    const struct forward_job *j = arg;
+    int64_t begin = first_dot(j, task), end = first_dot(j, task + 1);
+    for (int k = 0; k < j->n_ops; k++) {
+        int64_t rows = j->ops[k].w->rows;
+        if (begin < rows && end > 0)
+            dot_rows(j, k, max_i64(begin, 0), min_i64(end, rows));
+        begin -= rows;
+        end -= rows;
     }
 }
 
@@ -376,14 +391,10 @@ static void fix_input(struct forward_job *j)
 static void forward_few(struct forward_job *j)
 {
     fix_input(j);
-    int64_t outputs = 0;
     for (int k = 0; k < j->n_ops; k++)
-        outputs += j->ops[k].w->rows;
-    int64_t tasks = (j->rows < DOT4_DECODES_FROM ? DOT_TASKS : DECODED_TASKS) * pool_threads(j->c->pool);
-    j->chunk = run_length(outputs, tasks, 4); /* each output is one dot product: any cut will do */
-    for (int k = 0; k < j->n_ops; k++)
-        j->chunks[k + 1] = j->chunks[k] + ceil_div(j->ops[k].w->rows, j->chunk);
-    pool_run(j->c->pool, dot_task, j, j->chunks[j->n_ops]);
+        j->outputs += j->ops[k].w->rows;
+    j->tasks = DOT_TASKS * pool_threads(j->c->pool);
+    pool_run(j->c->pool, dot_task, j, j->tasks);
 }
 
 void linear_forward_split(const struct compute *c, float *const y[], const struct linear ops[], int n, const float *x, int64_t rows,
