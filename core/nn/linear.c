@@ -234,8 +234,8 @@ static void put_dots(const struct forward_job *j, int k, const float *s, int64_t
     }
 }
 
-/* Few rows: rows [begin, end) of op k's weights, four at a time against every row of x, in whole numbers where there are kernels for
- * that, else decoded on the way. */
+/* Few rows: rows [begin, end) of op k's weights, four at a time against every row of x, in whole numbers where there are kernels
+ * for that, else decoded on the way. */
 static void dot_rows(const struct forward_job *j, int k, int64_t begin, int64_t end)
 {
     enum { AT_ONCE = LINEAR_FEW_ROWS };
