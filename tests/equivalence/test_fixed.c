@@ -208,8 +208,8 @@ static void shared_input(void **state)
         }
         linear_forward(&without, (float *const[]){plain[0], plain[1], plain[2]}, ops, OPS, x, ROWS, false);
         linear_forward(&c, (float *const[]){y[0], y[1], y[2]}, ops, OPS, x, ROWS, false);
-        for (int q = 0; q < OPS;
-             q++) /* 1,056 products below 1, each off by 2^-21 at most, either way: 5e-6 in the mean; four times that */
+        /* 1,056 products below 1, each off by 2^-21 at most, either way: 5e-6 in the mean; four times that */
+        for (int q = 0; q < OPS; q++)
             assert_close(y[q], plain[q], ROWS * OUT, 2e-5, "whole numbers and floats");
         for (int i = 0; i < ROWS; i++) {
             linear_forward(&two, (float *const[]){one[0], one[1], one[2]}, ops, OPS, x + i * COLS, 1, false);
@@ -219,8 +219,8 @@ static void shared_input(void **state)
         for (int q = 0; q < OPS; q++)
             free(data[q]);
     }
-    assert_ptr_equal(compute_for_rows(&c, 1).fixed,
-                     wider ? wider : fixed); /* which kernels a batch gets is settled before it is filled */
+    /* which kernels a batch gets is settled before it is filled */
+    assert_ptr_equal(compute_for_rows(&c, 1).fixed, wider ? wider : fixed);
     assert_null(compute_for_rows(&c, LINEAR_FEW_ROWS).fixed);
     compute_close(&c);
     compute_close(&two);
