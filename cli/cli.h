@@ -20,6 +20,7 @@ struct cli {
     FILE *out;        /* results: stdout, or NULL inside `run` */
     json_t *result;   /* set by the command: what --json prints */
     bool json, quiet; /* common options */
+    bool checking;    /* the words are judged, nothing is done: a command returns once its options are found to be in order */
     struct progress progress;
     const char *command; /* "eval ppl" */
     int argc;            /* the words after the command, for provenance */
@@ -90,7 +91,7 @@ struct target {
         OPT_FLAG, "force", &(t).force, NULL, "replace OUT if it exists"                                                            \
     }
 
-/* Mistakes in a target are found before any work is done. */
+/* Mistakes in a target, and places that cannot be written to, are found before any work is done. */
 int target_check(const struct target *t, struct err *err);
 
 /* "5GB", "500MB", "3G" or "3GiB", "1000000"; `option` is named in the error. */
@@ -116,5 +117,8 @@ extern const struct command command_table[]; /* closed by a NULL name */
 
 /* Runs a command of the table with words argv[argc]; the result is left in *result (a new reference, or NULL). For `run`. */
 int command_call(json_t **result, const struct cli *parent, const char *name, int argc, char **argv, struct err *err);
+
+/* Judges a command's words as the command would, and does nothing else. */
+int command_check(const char *name, int argc, char **argv, struct err *err);
 
 #endif

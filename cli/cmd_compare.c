@@ -9,6 +9,7 @@
 #include "cli/scoring.h"
 #include "cli/texts.h"
 #include "core/base/file.h"
+#include "core/base/place.h"
 
 enum { MAX_COMPARED_TEXTS = 8, MAX_RATIOS = 32 };
 
@@ -299,7 +300,8 @@ static int check(struct job *j, const struct compare_words *w, const struct scor
         return err_usage(err, "compare drops blocks itself: it takes neither --drop nor --adapter");
     if (j->k.keep_first < 0 || j->k.keep_last < 0)
         return err_usage(err, "--keep-first and --keep-last must not be negative");
-    return parse_ratios(j, w->ratios, err) == 0 && scoring_check(&j->scoring, scoring, "criteria", w->criteria, err) == 0 &&
+    return place_check_dir(w->out, err) == 0 && parse_ratios(j, w->ratios, err) == 0 &&
+                   scoring_check(&j->scoring, scoring, "criteria", w->criteria, err) == 0 &&
                    eval_text_open(&j->texts[0], NULL, NULL, how, err) == 0
                ? eval_tasks_open(&j->tasks, &w->tasks, err)
                : -1;
@@ -337,7 +339,7 @@ int cmd_compare(struct cli *cli, struct err *err)
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     rc = -1;
-    if (check(&j, &w, &scoring_words, &how, &o, err) == 0 &&
+    if (opt_exclusive(&words, text_either, err) == 0 && check(&j, &w, &scoring_words, &how, &o, err) == 0 &&
         session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) == 0)
         rc = run(&j, &w, &how, err);
     for (int64_t i = 0; i < j.k.n_texts; i++)

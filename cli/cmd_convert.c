@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "core/base/file.h"
+#include "core/base/place.h"
 
 int cmd_convert(struct cli *cli, struct err *err)
 {
@@ -45,6 +46,8 @@ static int synthesise(int64_t *params, struct cli *cli, const struct synth_words
     int dtype = dtype_from_name(w->dtype);
     if (!w->out)
         return err_usage(err, "synth needs --out");
+    if (dir_writer_check(w->out, w->force, err) != 0 || place_check_dir(w->out, err) != 0)
+        return -1;
     if (dtype < 0 || !(format_table[FORMAT_HF].dtypes >> dtype & 1))
         return err_usage(err, "--dtype %s: f32, f16, bf16 or f8_e4m3 was expected", w->dtype);
     if (w->shard_size && parse_bytes(&shard, "shard-size", w->shard_size, err) != 0)

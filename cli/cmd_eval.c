@@ -17,8 +17,11 @@ int cmd_eval_ppl(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (!path)
         return err_usage(err, "eval ppl needs --text");
-    if (eval_text_open(&text, NULL, NULL, &w, err) != 0 ||
-        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) != 0)
+    if (opt_exclusive(&words, text_either, err) != 0 || eval_text_open(&text, NULL, NULL, &w, err) != 0)
+        return -1;
+    if (cli->checking)
+        return 0;
+    if (session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) != 0)
         return -1;
     rc = -1;
     if (eval_text_open(&text, &s, path, &w, err) != 0 || eval_text_ppl(&r, &text, &s, &cli->progress, err) != 0)

@@ -11,8 +11,12 @@ struct sampling_options {
     bool ignore_eos;
 };
 
-static int check_sampling(struct sampling_options *k, const struct common *o, struct err *err)
+static int check_sampling(struct sampling_options *k, const struct opt_words *words, const struct common *o, struct err *err)
 {
+    static const char *const drawing[] = {"top-k", "top-p"};
+    for (size_t i = 0; i < sizeof drawing / sizeof *drawing; i++)
+        if (k->s.temperature == 0 && opt_given(words, drawing[i]))
+            return err_usage(err, "--%s contradicts --temperature 0, which takes the likeliest token", drawing[i]);
     if (k->s.temperature < 0 || k->s.top_k < 0 || !(k->s.top_p > 0 && k->s.top_p <= 1) || k->max_tokens < 1)
         return err_usage(err, "--temperature and --top-k must not be negative, --top-p must be in (0, 1], --max-tokens positive");
     k->s.seed = (uint64_t)o->seed;
@@ -196,8 +200,11 @@ int cmd_generate(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (!prompt)
         return err_usage(err, "generate needs --prompt");
-    if (check_sampling(&k, &o, err) != 0 || check_draft(&draft, &k, err) != 0 ||
-        session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
+    if (check_sampling(&k, &words, &o, err) != 0 || check_draft(&draft, &k, err) != 0)
+        return -1;
+    if (cli->checking)
+        return 0;
+    if (session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
         return -1;
     bool stream = cli->out && !cli->json;
     printer = (struct printer){.t = s.t, .out = cli->out, .prompt = prompt};
@@ -293,7 +300,7 @@ int cmd_chat(struct cli *cli, struct err *err)
     int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
-    if (check_sampling(&k, &o, err) != 0 || session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
+    if (check_sampling(&k, &words, &o, err) != 0 || session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
         return -1;
     messages = json_array();
     if (system)

@@ -30,6 +30,8 @@ int cmd_inspect(struct cli *cli, struct err *err)
     int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
+    if (cli->checking)
+        return 0;
     if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
     const struct config *c = &s.m.cfg;

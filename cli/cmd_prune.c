@@ -152,18 +152,36 @@ static void report(struct cli *cli, const struct decision *d, const char *out)
                 repaired_ppl(d, "ppl_without"), repaired_ppl(d, "ppl_with"));
 }
 
-static int check(struct decision *d, const struct target *t, const struct repair_words *w, const char *drop, const char *adapter,
-                 bool no_protect, struct err *err)
+/* Options that say how a repair is made, which there must be. */
+static int check_repair_options(const struct opt_words *words, struct err *err)
 {
+    static const char *const names[] = {"calib", "samples", "seq-len", "repair-alpha", "text"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (opt_given(words, names[i]) && !opt_given(words, "repair"))
+            return err_usage(err, "--%s goes with --repair", names[i]);
+    return 0;
+}
+
+static int check(struct decision *d, const struct target *t, const struct repair_words *w, const struct opt_words *words,
+                 const struct common *o, bool no_protect, struct err *err)
+{
+    static const char *const either[][2] = {{"drop", "scores"},           {"drop", "ratio"},           {"drop", "count"},
+                                            {"drop", "keep-first"},       {"drop", "keep-last"},       {"ratio", "count"},
+                                            {"no-protect", "keep-first"}, {"no-protect", "keep-last"}, {NULL}};
+    const char *drop = o->drop;
+    if (opt_exclusive(words, either, err) != 0)
+        return -1;
     if (!t->out || !d->scores_path == !drop || (d->scores_path && (d->ratio != 0) == (d->count != 0)))
         return err_usage(err, "prune needs --out, and either --drop or --scores with one of --ratio and --count");
-    if (target_check(t, err) != 0)
+    if (d->ratio != 0 && plan_count(&d->n, d->ratio, 1, err) != 0) /* of however many blocks there are */
+        return -1;
+    if (check_repair_options(words, err) != 0 || target_check(t, err) != 0)
         return -1;
     if (w->method && strcmp(w->method, "linear"))
         return err_usage(err, "--repair %s: linear was expected", w->method);
     if (!w->method != !w->calib)
         return err_usage(err, "--repair and --calib belong together");
-    if (w->method && adapter)
+    if (w->method && o->adapter)
         return err_usage(err, "--repair changes weights that the adapter was trained beside: merge it into the model first");
     if (no_protect)
         d->keep_first = d->keep_last = 0;
@@ -204,8 +222,10 @@ int cmd_prune(struct cli *cli, struct err *err)
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     const char *drop = o.drop;
-    if (check(&d, &t, &w, drop, o.adapter, no_protect, err) != 0)
+    if (check(&d, &t, &w, &words, &o, no_protect, err) != 0)
         return -1;
+    if (cli->checking)
+        return 0;
     o.drop = NULL; /* applied below, for a repair needs the whole model */
     if (session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
         return -1;

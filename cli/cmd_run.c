@@ -1,10 +1,14 @@
 /* `espalier run`: the stages of a configuration file, each the command a user would type, called in this process. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/experiment.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/nearest.h"
+#include "core/base/place.h"
 
 const char *const model_names[N_MODELS] = {"intact", "pruned", "retrained"};
 
@@ -71,17 +75,43 @@ static char *beside_config(const struct experiment *e, const char *path, struct 
     return joined;
 }
 
-/* The members of a configuration object as options; members named in `skip` are not. */
-static int options_of(struct words *w, const struct experiment *e, const json_t *obj, const char *const skip[], struct err *err)
+static bool is_one_of(const char *name, const char *const names[])
+{
+    for (int i = 0; names && names[i]; i++)
+        if (!strcmp(name, names[i]))
+            return true;
+    return false;
+}
+
+/* What run itself says to every stage, or what is no stage's business. */
+static int check_key(const struct experiment *e, const char *name, struct err *err)
+{
+    static const char *const reserved[] = {"out", "copy", "scores", "prompt", "resume", "force", "json", "quiet", "help", NULL};
+    if (is_one_of(name, reserved))
+        return err_set(err, "%s: %s: \"%s\" is not for a configuration: run says it itself", e->config_path, e->where, name);
+    return 0;
+}
+
+/* A file that an option names is there. */
+static int check_input(const struct experiment *e, const char *name, const char *path, struct err *err)
+{
+    if (!e->checking || access(path, R_OK) == 0)
+        return 0;
+    return err_set(err, "%s: %s: \"%s\": %s: %s", e->config_path, e->where, name, path, strerror(errno));
+}
+
+/* The members of a configuration object, which messages call `where`, as options; members named in `skip` are not. */
+static int options_of(struct words *w, struct experiment *e, const char *where, const json_t *obj, const char *const skip[],
+                      struct err *err)
 {
     const char *name;
     json_t *v;
+    snprintf(e->where, sizeof e->where, "%s", where);
     json_object_foreach((json_t *)obj, name, v) {
-        bool skipped = false;
-        for (int i = 0; skip && skip[i]; i++)
-            skipped |= !strcmp(name, skip[i]);
-        if (skipped)
+        if (is_one_of(name, skip))
             continue;
+        if (check_key(e, name, err) != 0)
+            return -1;
         char number[40] = "", *path = NULL;
         const char *text = json_string_value(v);
         if (json_is_integer(v))
@@ -89,12 +119,14 @@ static int options_of(struct words *w, const struct experiment *e, const json_t 
         else if (json_is_real(v))
             snprintf(number, sizeof number, "%.17g", json_real_value(v));
         else if (!text && !json_is_boolean(v))
-            return err_set(err, "%s: \"%s\": a string, a number, true or false was expected", e->config_path, name);
+            return err_set(err, "%s: %s: \"%s\": a string, a number, true or false was expected", e->config_path, e->where, name);
         if (json_is_false(v))
             continue;
         if (text && is_path(name) && !(path = beside_config(e, text, err)))
             return -1;
-        int rc = option(w, name, json_is_true(v) ? NULL : path ? path : text ? text : number, err);
+        int rc = path ? check_input(e, name, path, err) : 0;
+        if (rc == 0)
+            rc = option(w, name, json_is_true(v) ? NULL : path ? path : text ? text : number, err);
         free(path);
         if (rc != 0)
             return -1;
@@ -137,6 +169,17 @@ static json_t *recorded(const char *path, const char *key)
     return result;
 }
 
+/* Judges the words of a stage as its command does, and says which part of the configuration they come from. */
+static int check_stage(const struct experiment *e, const char *command, struct words *w, const char *again, struct err *err)
+{
+    struct err why = {0};
+    if (again && !strcmp(again, "force") && option(w, again, NULL, err) != 0)
+        return -1;
+    if (command_check(command, w->n, w->v, &why) == 0)
+        return 0;
+    return err_set(err, "%s: %s: %s", e->config_path, e->where, why.msg);
+}
+
 /* Runs a command unless its result under the same key is on record. output: what the stage leaves for later ones, which are
  * then keyed by it; a record without it does not count. again: a flag for running over an earlier run's traces, outside the key. */
 static int stage(json_t **result, struct experiment *e, const char *name, const char *command, struct words *w, const char *output,
@@ -145,6 +188,11 @@ static int stage(json_t **result, struct experiment *e, const char *name, const 
     char key[65] = "", file[96];
     char *path = NULL;
     int rc = -1;
+    if (e->checking) {
+        rc = check_stage(e, command, w, again, err);
+        words_free(w);
+        return rc;
+    }
     chain_key(key, e->key, command, w);
     snprintf(file, sizeof file, "stages/%s.json", name);
     if (!(path = in_out(e, file, err)))
@@ -183,6 +231,9 @@ static int mark_begun(bool *resume, const struct experiment *e, const char *comm
                       struct err *err)
 {
     char key[65] = "", file[96];
+    *resume = false;
+    if (e->checking)
+        return 0;
     snprintf(file, sizeof file, "stages/%s.started.json", command);
     char *path = in_out(e, file, err);
     if (!path)
@@ -197,6 +248,13 @@ static int mark_begun(bool *resume, const struct experiment *e, const char *comm
     return rc;
 }
 
+/* The model to start from is there. */
+static int check_model(struct experiment *e, const char *model, struct err *err)
+{
+    snprintf(e->where, sizeof e->where, "the configuration");
+    return check_input(e, "model", model, err);
+}
+
 static int run_score(struct experiment *e, const char *model, struct err *err)
 {
     const char *criterion = json_string_value(json_object_get(section(e, "score"), "criterion"));
@@ -208,7 +266,7 @@ static int run_score(struct experiment *e, const char *model, struct err *err)
         err_set(err, "%s: \"score\": one criterion was expected, \"%s\" found", e->config_path, criterion);
         goto done;
     }
-    if (out && copy && state && word(&w, model, err) == 0 && options_of(&w, e, section(e, "score"), NULL, err) == 0 &&
+    if (out && copy && state && word(&w, model, err) == 0 && options_of(&w, e, "score", section(e, "score"), NULL, err) == 0 &&
         option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0 &&
         mark_begun(&resume, e, "score", &w, state, err) == 0)
         rc = stage(&e->score, e, "score", "score", &w, out, resume ? "resume" : NULL, err);
@@ -224,7 +282,7 @@ static int run_prune(struct experiment *e, const char *model, const char *pruned
 {
     struct words w = {0};
     char *scores = in_out(e, "scores.json", err);
-    int rc = scores && word(&w, model, err) == 0 && options_of(&w, e, section(e, "prune"), NULL, err) == 0 &&
+    int rc = scores && word(&w, model, err) == 0 && options_of(&w, e, "prune", section(e, "prune"), NULL, err) == 0 &&
                      option(&w, "scores", scores, err) == 0 && option(&w, "out", pruned, err) == 0
                  ? stage(&e->prune, e, "prune", "prune", &w, pruned, "force", err)
                  : -1;
@@ -238,7 +296,7 @@ static int run_train(struct experiment *e, const char *pruned, const char *adapt
     struct words w = {0};
     bool resume;
     char *state = path_join(adapter, "checkpoint.safetensors", err);
-    int rc = state && word(&w, pruned, err) == 0 && options_of(&w, e, section(e, "train"), NULL, err) == 0 &&
+    int rc = state && word(&w, pruned, err) == 0 && options_of(&w, e, "train", section(e, "train"), NULL, err) == 0 &&
                      option(&w, "out", adapter, err) == 0 && mark_begun(&resume, e, "train", &w, state, err) == 0
                  ? stage(&e->train, e, "train", "train", &w, adapter, resume ? "resume" : "force", err)
                  : -1;
@@ -252,7 +310,7 @@ static int run_merge(struct experiment *e, const char *pruned, const char *adapt
     struct words w = {0};
     json_t *result = NULL;
     int rc = word(&w, pruned, err) == 0 && option(&w, "adapter", adapter, err) == 0 &&
-                     options_of(&w, e, section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
+                     options_of(&w, e, "merge", section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
                  ? stage(&result, e, "merge", "merge", &w, merged, "force", err)
                  : -1;
     words_free(&w);
@@ -272,16 +330,18 @@ static int run_evaluation(struct experiment *e, enum which_model which, const ch
     if (word(&w, model, err) != 0 || stage(&e->inspect[which], e, name, "inspect", &w, NULL, NULL, err) != 0)
         goto fail;
     for (int64_t i = 0; i < e->n_texts; i++) {
+        char where[32];
         snprintf(name, sizeof name, "ppl-%s-%lld", model_names[which], (long long)i);
+        snprintf(where, sizeof where, "eval.texts[%lld]", (long long)i);
         if (word(&w, model, err) != 0 ||
-            options_of(&w, e, json_array_get(texts, (size_t)i), (const char *const[]){"name", NULL}, err) != 0 ||
+            options_of(&w, e, where, json_array_get(texts, (size_t)i), (const char *const[]){"name", NULL}, err) != 0 ||
             stage(&e->ppl[which][i], e, name, "eval ppl", &w, NULL, NULL, err) != 0)
             goto fail;
     }
     for (int64_t i = 0; i < e->n_prompts; i++) {
         snprintf(name, sizeof name, "generate-%s-%lld", model_names[which], (long long)i);
         if (word(&w, model, err) != 0 || option(&w, "prompt", json_string_value(json_array_get(prompts, (size_t)i)), err) != 0 ||
-            options_of(&w, e, generate, (const char *const[]){"prompts", NULL}, err) != 0 ||
+            options_of(&w, e, "generate", generate, (const char *const[]){"prompts", NULL}, err) != 0 ||
             stage(&e->sample[which][i], e, name, "generate", &w, NULL, NULL, err) != 0)
             goto fail;
     }
@@ -289,7 +349,8 @@ static int run_evaluation(struct experiment *e, enum which_model which, const ch
         return 0;
     snprintf(name, sizeof name, "speed-%s", model_names[which]);
     if (word(&w, speed_model, err) != 0 || (speed_drop && option(&w, "drop", speed_drop, err) != 0) ||
-        options_of(&w, e, speed, NULL, err) != 0 || stage(&e->speed[which], e, name, "eval speed", &w, NULL, NULL, err) != 0)
+        options_of(&w, e, "eval.speed", speed, NULL, err) != 0 ||
+        stage(&e->speed[which], e, name, "eval speed", &w, NULL, NULL, err) != 0)
         goto fail;
     return 0;
 fail:
@@ -324,14 +385,19 @@ static int run_stages(struct experiment *e, struct err *err)
         err_set(err, "%s: \"model\" was expected", e->config_path);
         goto done;
     }
-    if (!(model = beside_config(e, given, err)) || run_score(e, model, err) != 0 || run_prune(e, model, pruned, err) != 0 ||
-        run_train(e, pruned, adapter, err) != 0 || run_merge(e, pruned, adapter, merged, err) != 0)
+    if (!(model = beside_config(e, given, err)) || check_model(e, model, err) != 0 || run_score(e, model, err) != 0 ||
+        run_prune(e, model, pruned, err) != 0 || run_train(e, pruned, adapter, err) != 0 ||
+        run_merge(e, pruned, adapter, merged, err) != 0)
         goto done;
     /* Speed is compared within one file format: the pruned model as the original file without those blocks. */
     drop_list(dropped, sizeof dropped, json_object_get(e->prune, "dropped"));
     if (run_evaluation(e, INTACT, model, model, NULL, err) != 0 || run_evaluation(e, PRUNED, pruned, model, dropped, err) != 0 ||
         run_evaluation(e, RETRAINED, merged, NULL, NULL, err) != 0)
         goto done;
+    if (e->checking) {
+        rc = 0;
+        goto done;
+    }
     rc = experiment_write_evaluation(e, err) == 0 ? experiment_write_report(e, err) : -1;
 done:
     free(model);
@@ -341,35 +407,86 @@ done:
     return rc;
 }
 
-/* The sections that run_stages relies on, with the counts it takes from them. */
-static int check_config(struct experiment *e, struct err *err)
+/* Members of the object `where` (NULL: the whole configuration) that nobody reads are mistakes. */
+static int check_members(const struct experiment *e, const char *where, const json_t *obj, const char *const known[], size_t n,
+                         struct err *err)
 {
-    static const char *const known[] = {"title", "model", "score", "prune", "train", "merge", "eval", "generate"};
-    const char *name;
+    const char *name, *meant;
     json_t *v;
-    size_t i;
-    if (!json_is_object(e->config))
-        return err_set(err, "%s: a JSON object was expected", e->config_path);
-    json_object_foreach(e->config, name, v) {
+    json_object_foreach((json_t *)obj, name, v) {
         size_t k = 0;
-        while (k < sizeof known / sizeof *known && strcmp(name, known[k]))
+        while (k < n && strcmp(name, known[k]))
             k++;
-        if (k == sizeof known / sizeof *known)
-            return err_set(err, "%s: unknown section \"%s\"", e->config_path, name);
-        if (k >= 2 && !json_is_object(v))
-            return err_set(err, "%s: \"%s\": an object was expected", e->config_path, name);
+        if (k < n)
+            continue;
+        meant = nearest_name(name, known, n);
+        return err_set(err, "%s: %s%sunknown %s \"%s\"%s%s%s", e->config_path, where ? where : "", where ? ": " : "",
+                       where ? "key" : "section", name, meant ? "; is \"" : "", meant ? meant : "", meant ? "\" meant?" : "");
     }
-    const json_t *texts = json_object_get(section(e, "eval"), "texts"),
-                 *prompts = json_object_get(section(e, "generate"), "prompts");
+    return 0;
+}
+
+static int check_object(const struct experiment *e, const char *where, const json_t *v, struct err *err)
+{
+    return !v || json_is_object(v) ? 0 : err_set(err, "%s: \"%s\": an object was expected", e->config_path, where);
+}
+
+static int check_texts(struct experiment *e, struct err *err)
+{
+    const json_t *texts = json_object_get(section(e, "eval"), "texts");
+    size_t i;
+    json_t *v;
     e->n_texts = (int64_t)json_array_size(texts);
+    if (e->n_texts < 1 || e->n_texts > MAX_TEXTS)
+        return err_set(err, "%s: eval: an array \"texts\" of 1 to %d texts to measure perplexity on was expected", e->config_path,
+                       MAX_TEXTS);
+    json_array_foreach(texts, i, v)
+        if (!json_is_object(v) || !json_is_string(json_object_get(v, "text")) ||
+            (json_object_get(v, "name") && !json_is_string(json_object_get(v, "name"))))
+            return err_set(err, "%s: eval.texts[%zu]: an object with the strings \"text\" (a file) and \"name\" was expected",
+                           e->config_path, i);
+    return 0;
+}
+
+static int check_prompts(struct experiment *e, struct err *err)
+{
+    const json_t *prompts = json_object_get(section(e, "generate"), "prompts");
+    size_t i;
+    json_t *v;
     e->n_prompts = (int64_t)json_array_size(prompts);
-    if (e->n_texts < 1 || e->n_texts > MAX_TEXTS || e->n_prompts > MAX_PROMPTS)
-        return err_set(err, "%s: \"eval\" needs 1 to %d \"texts\", \"generate\" at most %d \"prompts\"", e->config_path, MAX_TEXTS,
-                       MAX_PROMPTS);
+    bool wanted = json_object_size(section(e, "generate")) > 0;
+    if ((wanted && e->n_prompts < 1) || e->n_prompts > MAX_PROMPTS)
+        return err_set(err, "%s: generate: an array \"prompts\" of 1 to %d strings was expected", e->config_path, MAX_PROMPTS);
     json_array_foreach(prompts, i, v)
         if (!json_is_string(v))
-            return err_set(err, "%s: \"prompts\": strings were expected", e->config_path);
+            return err_set(err, "%s: generate: \"prompts\": strings were expected", e->config_path);
     return 0;
+}
+
+/* The whole configuration, before anything runs: its sections and keys here, the options by the commands that they are for. */
+static int check_config(struct experiment *e, struct err *err)
+{
+    static const char *const sections[] = {"title", "model", "score", "prune", "train", "merge", "eval", "generate"};
+    static const char *const of_eval[] = {"texts", "speed"};
+    enum { N_SECTIONS = sizeof sections / sizeof *sections, FIRST_OBJECT = 2 };
+    if (!json_is_object(e->config))
+        return err_set(err, "%s: a JSON object was expected", e->config_path);
+    if (check_members(e, NULL, e->config, sections, N_SECTIONS, err) != 0)
+        return -1;
+    for (int i = 0; i < N_SECTIONS; i++) {
+        const json_t *v = section(e, sections[i]);
+        if (i >= FIRST_OBJECT ? check_object(e, sections[i], v, err) != 0 : v && !json_is_string(v))
+            return err_set(err, "%s: \"%s\": a string was expected", e->config_path, sections[i]);
+    }
+    const json_t *eval = section(e, "eval");
+    if (check_members(e, "eval", eval, of_eval, sizeof of_eval / sizeof *of_eval, err) != 0 ||
+        check_object(e, "eval.speed", json_object_get(eval, "speed"), err) != 0 || check_texts(e, err) != 0 ||
+        check_prompts(e, err) != 0)
+        return -1;
+    e->checking = true;
+    int rc = run_stages(e, err);
+    e->checking = false;
+    return rc;
 }
 
 static void release(struct experiment *e)
@@ -420,6 +537,8 @@ int cmd_run(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (!out)
         return err_usage(err, "run needs --out");
+    if (place_check_dir(out, err) != 0)
+        return -1;
     struct experiment e = {.cli = cli, .config_path = words.word[0], .out = out, .config = json_read(words.word[0], err)};
     char *stages = path_join(out, "stages", err), *report = path_join(out, "report.html", err);
     rc = e.config && stages && report && check_config(&e, err) == 0 && dir_make(stages, err) == 0 ? run_stages(&e, err) : -1;

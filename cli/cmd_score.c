@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/scoring.h"
+#include "core/base/place.h"
 
 /* ---- tables ---- */
 
@@ -146,7 +147,12 @@ int cmd_score(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (!calib || !out)
         return err_usage(err, "score needs --calib and --out");
-    if (scoring_check(&g, &w, "criterion", names, err) != 0 || session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
+    if (scoring_check(&g, &w, "criterion", names, err) != 0)
+        return -1;
+    if (cli->checking)
+        return 0;
+    if (place_check_file(out, err) != 0 || (copy && place_check_file(copy, err) != 0) ||
+        session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
         return -1;
     rc = -1;
     if (calibration_read(&cal, calib, s.t, samples, seq_len, (uint64_t)o.seed, bos_every, err) != 0 ||

@@ -135,7 +135,11 @@ int cmd_eval_speed(struct cli *cli, struct err *err)
     int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
-    if (check(&w, err) != 0 || session_open(&s, &o, words.word[0], 0, err) != 0)
+    if (check(&w, err) != 0)
+        return -1;
+    if (cli->checking)
+        return 0;
+    if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
     json_t *result = json_object();
     int64_t most = s.m.cfg.context_length;

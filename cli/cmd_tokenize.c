@@ -175,6 +175,11 @@ int cmd_tokenize(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if ((words.n == 2) + (file != NULL) + (chat != NULL) != 1)
         return err_usage(err, "tokenize takes one input: TEXT, --file or --chat");
+    static const char *const either[][2] = {{"reverse", "chat"}, {"reverse", "bos"}, {"chat", "bos"}, {NULL}};
+    if (opt_exclusive(&words, either, err) != 0)
+        return -1;
+    if (prompt && !chat)
+        return err_usage(err, "--generation-prompt goes with --chat");
     struct tokenizer *t = NULL;
     if (common_tokenizer(&t, &o, words.word[0], err) != 0)
         return -1;

@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "core/base/file.h"
+#include "core/base/place.h"
 #include "core/base/rng.h"
 #include "train/trainer.h"
 
@@ -16,8 +17,12 @@ struct train_args {
     bool train_on_inputs, force;
 };
 
-static int check_args(const struct train_args *a, struct train_options *o, struct err *err)
+static int check_args(const struct train_args *a, struct train_options *o, const struct opt_words *words, struct err *err)
 {
+    static const char *const either[][2] = {
+        {"data", "rows"}, {"steps", "epochs"}, {"resume", "force"}, {"rows", "train-on-inputs"}, {NULL}};
+    if (opt_exclusive(words, either, err) != 0)
+        return -1;
     if (!a->out || !a->data == !a->rows)
         return err_usage(err, "train needs --out, and one of --data and --rows");
     if (!strcmp(a->loss_average, "token"))
@@ -32,6 +37,27 @@ static int check_args(const struct train_args *a, struct train_options *o, struc
         return err_usage(err, "--activations %s: auto, keep or recompute was expected", a->memory);
     if (a->val_size < 0 || a->rank < 1 || o->cutoff < 2)
         return err_usage(err, "--val-size must not be negative, --rank positive, --cutoff at least 2");
+    if (opt_given(words, "steps") && o->steps < 1)
+        return err_usage(err, "--steps %lld: at least 1 was expected", (long long)o->steps);
+    return train_check(o, err) == 0 ? place_check_dir(a->out, err) : -1;
+}
+
+/* An adapter to begin from has a rank, an alpha and targets; what the options say beside it must be the same. */
+static int check_init(const struct lora_set *l, const struct train_args *a, const struct opt_words *words, struct err *err)
+{
+    bool target[PROJ_COUNT];
+    if (opt_given(words, "rank") && a->rank != l->rank)
+        return err_usage(err, "--rank %lld contradicts --init-adapter %s, whose rank is %lld", (long long)a->rank, a->init,
+                         (long long)l->rank);
+    if (opt_given(words, "alpha") && a->alpha != l->alpha &&
+        a->alpha * sqrt((double)l->rank) != l->alpha) /* rslora's is kept scaled */
+        return err_usage(err, "--alpha %g contradicts --init-adapter %s, whose alpha is %g", a->alpha, a->init, l->alpha);
+    if (!opt_given(words, "targets"))
+        return 0;
+    if (lora_parse_targets(target, a->targets, err) != 0)
+        return -1;
+    if (memcmp(target, l->target, sizeof target))
+        return err_usage(err, "--targets %s contradicts --init-adapter %s, which has others", a->targets, a->init);
     return 0;
 }
 
@@ -90,11 +116,12 @@ done:
     return rc;
 }
 
-static int make_adapter(struct lora_set *l, const struct session *s, const struct train_args *a, uint64_t seed, struct err *err)
+static int make_adapter(struct lora_set *l, const struct session *s, const struct train_args *a, const struct opt_words *words,
+                        uint64_t seed, struct err *err)
 {
     bool target[PROJ_COUNT];
     if (a->init) {
-        if (lora_load(l, &s->m, a->init, true, err) != 0)
+        if (lora_load(l, &s->m, a->init, true, err) != 0 || check_init(l, a, words, err) != 0)
             return -1;
         l->dropout = a->dropout;
         return 0;
@@ -124,7 +151,7 @@ static void report(struct cli *cli, const struct train_result *r, const struct l
 }
 
 /* Reads the rows, makes the adapter and the folder, and trains. */
-static int train_model(struct cli *cli, const char *model, const struct train_args *a, const struct train_options *t,
+static int train_model(struct cli *cli, const struct opt_words *words, const struct train_args *a, const struct train_options *t,
                        const struct common *o, struct err *err)
 {
     struct session s;
@@ -134,11 +161,11 @@ static int train_model(struct cli *cli, const char *model, const struct train_ar
     const char *file = a->data ? a->data : a->rows;
     bool new_folder = !path_exists(a->out);
     int rc = -1;
-    if (session_open(&s, o, model, a->data ? NEEDS_TOKENIZER : 0, err) != 0)
+    if (session_open(&s, o, words->word[0], a->data ? NEEDS_TOKENIZER : 0, err) != 0)
         return -1;
     if ((a->data ? instructions_read(&train, a->data, s.t, t->cutoff, a->train_on_inputs, err)
                  : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
-        split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, t->seed, err) != 0 ||
+        split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, err) != 0 ||
         prepare_folder(a, t->resume, err) != 0)
         goto done;
     if (train.skipped > 0)
@@ -217,11 +244,13 @@ int cmd_train(struct cli *cli, struct err *err)
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     t.seed = (uint64_t)o.seed;
-    if (check_args(&a, &t, err) != 0)
+    if (check_args(&a, &t, &words, err) != 0)
         return -1;
     if (o.adapter)
         return err_usage(err, "train takes --init-adapter, not --adapter");
-    return train_model(cli, words.word[0], &a, &t, &o, err);
+    if (cli->checking)
+        return 0;
+    return train_model(cli, &words, &a, &t, &o, err);
 }
 
 int cmd_merge(struct cli *cli, struct err *err)
@@ -242,6 +271,8 @@ int cmd_merge(struct cli *cli, struct err *err)
         return err_usage(err, "merge needs --adapter and --out");
     if (target_check(&t, err) != 0)
         return -1;
+    if (cli->checking)
+        return 0;
     if (session_open(&s, &o, words.word[0], 0, err) != 0)
         return -1;
     rc = session_save(&s, cli, &t, NULL, NULL, NULL, err);

@@ -4,6 +4,7 @@
 
 #include "cli/tasks.h"
 #include "core/base/file.h"
+#include "core/base/place.h"
 
 /* What one run of the command works with. */
 struct work {
@@ -162,6 +163,8 @@ static int check_words(struct work *w, struct common *o, struct err *err)
 {
     if (w->drop.n > 1 && o->adapter)
         return err_usage(err, "--adapter goes with one --drop, as it was trained for one of them");
+    if (w->samples_out && place_check_file(w->samples_out, err) != 0)
+        return -1;
     o->drop = w->drop.n == 1 ? w->drop.value[0] : NULL;
     return 0;
 }

@@ -16,6 +16,8 @@ struct experiment {
     json_t *config;
     char key[65];   /* chain of hashes over the stages so far: a stage is reused only if all before it were the same */
     int64_t reused; /* stages that were done already */
+    bool checking;  /* the stages' words are judged, nothing is run */
+    char where[80]; /* the part of the configuration that the words of a stage come from, for messages: "train" */
 
     json_t *score, *prune, *train; /* results of the stages */
     json_t *inspect[N_MODELS];

@@ -52,11 +52,24 @@ static const struct command *find_command(int *n_words, int argc, char **argv)
     return NULL;
 }
 
-int command_call(json_t **result, const struct cli *parent, const char *name, int argc, char **argv, struct err *err)
+static const struct command *named_command(const char *name)
 {
     const struct command *c = command_table;
     while (strcmp(c->name, name))
         c++;
+    return c;
+}
+
+int command_check(const char *name, int argc, char **argv, struct err *err)
+{
+    const struct command *c = named_command(name);
+    struct cli cli = {.command = c->name, .argc = argc, .argv = argv, .quiet = true, .checking = true};
+    return c->run(&cli, err);
+}
+
+int command_call(json_t **result, const struct cli *parent, const char *name, int argc, char **argv, struct err *err)
+{
+    const struct command *c = named_command(name);
     struct cli cli = {.command = c->name, .argc = argc, .argv = argv, .quiet = parent->quiet, .json = true};
     int rc = c->run(&cli, err);
     *result = cli.result;

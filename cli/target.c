@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "core/base/file.h"
+#include "core/base/place.h"
 
 int parse_bytes(int64_t *bytes, const char *option, const char *text, struct err *err)
 {
@@ -50,13 +51,37 @@ static int read_target(struct plan *p, const struct target *t, struct err *err)
             return err_usage(err, "--dtype %s: the format %s has f32, f16, bf16%s", t->dtype, format->name,
                              p->format == FORMAT_GGUF ? ", q8_0, q4_0 and q4_1" : " and f8_e4m3");
     }
+    if (t->shard_size && p->format != FORMAT_HF)
+        return err_usage(err, "--shard-size %s: a model in the format %s is one file", t->shard_size, format->name);
     return t->shard_size ? parse_bytes(&p->shard_bytes, "shard-size", t->shard_size, err) : 0;
+}
+
+/* A name that ends like a file of another format says something else than --format. */
+static int check_ending(const struct plan *p, const struct target *t, struct err *err)
+{
+    for (int f = 0; f < FORMAT_COUNT; f++)
+        if (f != (int)p->format && format_table[f].suffix && path_has_suffix(t->out, format_table[f].suffix))
+            return err_usage(err, "--format %s and the ending of %s contradict each other", t->format, t->out);
+    return 0;
+}
+
+static int check_file(const struct target *t, struct err *err)
+{
+    if (path_exists(t->out) && !t->force)
+        return err_set(err, "%s: exists already (--force replaces it)", t->out);
+    if (path_is_dir(t->out))
+        return err_set(err, "%s: is a folder, a file was expected", t->out);
+    return 0;
 }
 
 int target_check(const struct target *t, struct err *err)
 {
     struct plan p;
-    return read_target(&p, t, err);
+    if (read_target(&p, t, err) != 0 || check_ending(&p, t, err) != 0)
+        return -1;
+    if (!p.file)
+        return dir_writer_check(t->out, t->force, err) == 0 ? place_check_dir(t->out, err) : -1;
+    return check_file(t, err) == 0 ? place_check_file(t->out, err) : -1;
 }
 
 /* out is a folder: everything goes to a temporary one first. */
@@ -84,10 +109,8 @@ static int save_folder(struct session *s, struct cli *cli, const struct target *
 static int save_file(struct session *s, struct cli *cli, const struct target *t, const struct save_options *o, const char *name,
                      int (*also_write)(void *arg, const char *path, struct err *err), void *arg, struct err *err)
 {
-    if (path_exists(t->out) && !t->force)
-        return err_set(err, "%s: exists already (--force replaces it)", t->out);
-    if (path_is_dir(t->out))
-        return err_set(err, "%s: is a folder, a file was expected", t->out);
+    if (check_file(t, err) != 0)
+        return -1;
     if (model_save(&s->m, &s->c, t->out, o, &cli->progress, err) != 0)
         return -1;
     if (!also_write)

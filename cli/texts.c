@@ -7,6 +7,7 @@
 #include "data/text.h"
 
 const struct text_words text_defaults = {"shortened-128", "raw", NULL, 0, 0};
+const char *const text_either[][2] = {{"rows", "format"}, {NULL}};
 
 void text_options(struct opt *table, struct text_words *w)
 {

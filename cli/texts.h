@@ -22,6 +22,9 @@ struct eval_text {
 
 extern const struct text_words text_defaults;
 
+/* Those of the options that contradict each other, for opt_exclusive. */
+extern const char *const text_either[][2];
+
 /* Fills TEXT_OPTS entries (none of them OPT_END) and the defaults. The last one is --seq-len, for commands where that may only mean
  * the window. */
 void text_options(struct opt *table, struct text_words *w);

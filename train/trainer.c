@@ -271,7 +271,7 @@ static int one_step(struct trainer *t, int64_t s, FILE *journal, struct err *err
                        err);
 }
 
-static int check_options(const struct train_options *o, struct err *err)
+int train_check(const struct train_options *o, struct err *err)
 {
     if (o->batch < 1 || o->micro_batch < 1 || o->batch % o->micro_batch)
         return err_usage(err, "--batch %lld must be a positive multiple of --micro-batch %lld", (long long)o->batch,
@@ -323,7 +323,7 @@ int train_lora(struct train_result *r, struct lora_set *l, const struct model *m
     FILE *journal = NULL;
     int rc = -1;
     *r = (struct train_result){.first_loss = NAN, .last_loss = NAN, .eval_loss = NAN};
-    if (check_options(o, err) != 0 || bind(&t, c, err) != 0)
+    if (train_check(o, err) != 0 || bind(&t, c, err) != 0)
         goto done;
     t.total = o->steps > 0 ? o->steps : o->epochs * steps_per_epoch(o, train->n);
     if (o->resume && state_load(dir, l, &t.adam, &t.best, err) != 0)

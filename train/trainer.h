@@ -26,6 +26,9 @@ struct train_result {
     double seconds, flops;                   /* of the training steps: wall time, and arithmetic done by count */
 };
 
+/* Whether the options make sense together; train_lora asks this first. */
+int train_check(const struct train_options *o, struct err *err);
+
 /* Trains l (whose gradients must be there) on train, evaluates on eval (may be empty), writes into the folder `dir`:
  * train.jsonl as it goes, checkpoint.safetensors and checkpoint-N/, best/ for the lowest evaluation loss, and at the end the
  * adapter itself and train.h5. With resume, goes on from checkpoint.safetensors and ends with the same bytes. */

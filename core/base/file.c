@@ -274,13 +274,20 @@ void dir_remove(const char *path)
     rmdir(path);
 }
 
-int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct err *err)
+int dir_writer_check(const char *path, bool replace, struct err *err)
 {
-    *w = (struct dir_writer){.replace = replace};
     if (path_exists(path) && !path_is_dir(path))
         return err_set(err, "%s: exists and is not a folder", path);
     if (path_exists(path) && !dir_is_empty(path) && !replace)
         return err_set(err, "%s: exists already and is not empty (--force replaces it)", path);
+    return 0;
+}
+
+int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct err *err)
+{
+    *w = (struct dir_writer){.replace = replace};
+    if (dir_writer_check(path, replace, err) != 0)
+        return -1;
     w->path = strdup(path);
     w->tmp = temporary_name(path, err);
     if (w->path && w->tmp) {

@@ -47,6 +47,7 @@ struct dir_writer {
     char *path, *tmp;
     bool replace;
 };
+int dir_writer_check(const char *path, bool replace, struct err *err); /* what open refuses, and nothing else */
 int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct err *err);
 int dir_writer_commit(struct dir_writer *w, struct err *err);
 void dir_writer_abort(struct dir_writer *w);

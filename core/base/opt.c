@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/nearest.h"
+
 static const struct opt *find(const struct opt *const tables[], int n_tables, const char *name, size_t n)
 {
     for (int t = 0; t < n_tables; t++)
@@ -48,6 +50,48 @@ static int set(const struct opt *o, const char *value, struct err *err)
     return 0;
 }
 
+static int unknown(const struct opt *const tables[], int n_tables, const char *name, size_t n, struct err *err)
+{
+    enum { MAX_NAMES = 128, MAX_LENGTH = 64 };
+    const char *names[MAX_NAMES], *meant;
+    char wanted[MAX_LENGTH];
+    size_t known = 0;
+    for (int t = 0; t < n_tables; t++)
+        for (const struct opt *o = tables[t]; o->kind != OPT_END && known < MAX_NAMES; o++)
+            names[known++] = o->name;
+    snprintf(wanted, sizeof wanted, "%.*s", (int)n, name);
+    if ((meant = nearest_name(wanted, names, known)))
+        return err_usage(err, "unknown option --%s; is --%s meant?", wanted, meant);
+    return err_usage(err, "unknown option --%s", wanted);
+}
+
+/* Notes that an option was there. */
+static int note(struct opt_words *words, const struct opt *o, struct err *err)
+{
+    if (opt_given(words, o->name))
+        return 0;
+    if (words->n_given == OPT_MAX_GIVEN)
+        return err_usage(err, "at most %d options were expected", OPT_MAX_GIVEN);
+    words->given[words->n_given++] = o->name;
+    return 0;
+}
+
+bool opt_given(const struct opt_words *words, const char *name)
+{
+    for (int i = 0; i < words->n_given; i++)
+        if (!strcmp(words->given[i], name))
+            return true;
+    return false;
+}
+
+int opt_exclusive(const struct opt_words *words, const char *const pairs[][2], struct err *err)
+{
+    for (int i = 0; pairs[i][0]; i++)
+        if (opt_given(words, pairs[i][0]) && opt_given(words, pairs[i][1]))
+            return err_usage(err, "--%s and --%s contradict each other: one of them was expected", pairs[i][0], pairs[i][1]);
+    return 0;
+}
+
 int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_tables, int argc, char **argv, struct err *err)
 {
     bool only_words = false;
@@ -70,14 +114,14 @@ int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_t
         size_t n = equals ? (size_t)(equals - a - 2) : strlen(a + 2);
         const struct opt *o = find(tables, n_tables, a + 2, n);
         if (!o)
-            return err_usage(err, "unknown option --%.*s", (int)n, a + 2);
+            return unknown(tables, n_tables, a + 2, n, err);
         bool takes_value = o->kind != OPT_FLAG && o->kind != OPT_NO;
         if (equals && !takes_value)
             return err_usage(err, "--%s takes no value", o->name);
         const char *value = equals ? equals + 1 : takes_value && i + 1 < argc ? argv[++i] : NULL;
         if (takes_value && !value)
             return err_usage(err, "--%s needs a value (%s)", o->name, o->value);
-        if (set(o, value, err) != 0)
+        if (set(o, value, err) != 0 || note(words, o, err) != 0)
             return -1;
     }
     return 0;

@@ -26,7 +26,7 @@ struct opt {
     const char *help;
 };
 
-enum { OPT_MAX_WORDS = 8, OPT_MAX_VALUES = 64 };
+enum { OPT_MAX_WORDS = 8, OPT_MAX_VALUES = 64, OPT_MAX_GIVEN = 64 };
 
 struct opt_list {
     const char *value[OPT_MAX_VALUES];
@@ -37,11 +37,19 @@ struct opt_list {
 struct opt_words {
     const char *word[OPT_MAX_WORDS];
     int n;
+    const char *given[OPT_MAX_GIVEN]; /* the names of the options that were there, as the tables spell them */
+    int n_given;
 };
 
 /* Parses argv[argc] against tables of options, each closed by OPT_END; an option that two tables have is the first one's.
  * `--name value` and `--name=value` both count; `--` ends the options. Values are checked in full ("12x" is no number). */
 int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_tables, int argc, char **argv, struct err *err);
+
+/* Whether the option was there, if only to say its default. */
+bool opt_given(const struct opt_words *words, const char *name);
+
+/* Options that contradict each other: an error where both of a pair were given. The last pair is {NULL}. */
+int opt_exclusive(const struct opt_words *words, const char *const pairs[][2], struct err *err);
 
 /* Prints the tables as help, each under its heading; an option that two tables have under the first. */
 void opt_help(FILE *out, const struct opt *const tables[], const char *const headings[], int n_tables);
