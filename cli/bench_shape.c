@@ -6,8 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/record.h"
 #include "core/base/process.h"
 #include "core/base/rng.h"
 #include "eval/bench.h"
@@ -82,27 +84,23 @@ static double copied_bytes(const struct rig *g)
 /* The disk holds the model, and beside it its pruned or quantised one for a while, and two of the copied files. */
 static int check_room(const struct rig *g, struct err *err)
 {
-    double mean = 1.02 * (pruned_bytes(g) + (path_exists(g->whole) ? 0 : whole_bytes(g))) + 2 * copied_bytes(g) + (1 << 29);
+    double mean = 1.02 * (pruned_bytes(g) + (path_is_dir(g->whole) ? 0 : whole_bytes(g))) + 2 * copied_bytes(g) + (1 << 29);
     return disk_check(g->dir, (int64_t)mean, err);
 }
 
 /* ---- one stage ---- */
 
 /* What it depends on: the shape and its words, and the program that is measured (not for those whose files alone count). */
-static void stage_key(char key[65], const struct rig *g, const char *const words[], bool measured)
+static int stage_key(char key[65], const struct rig *g, const char *const words[], bool measured, struct err *err)
 {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    key[0] = 0;
-    if (f) {
-        fprintf(f, "%s %s %s", measured ? g->program : "", g->config, g->threads);
-        for (int i = 0; words[i]; i++)
-            fprintf(f, " [%s]", words[i]);
-        fclose(f);
-        bytes_sha256(key, text, n);
-    }
-    free(text);
+    json_t *list = json_array();
+    for (int i = 0; words[i]; i++)
+        json_array_append_new(list, json_string(words[i]));
+    json_t *work =
+        json_pack("{ss ss ss so}", "program", measured ? g->program : "", "config", g->config, "threads", g->threads, "words", list);
+    int rc = work ? record_key(key, work, err) : err_set(err, "out of memory");
+    json_decref(work);
+    return rc;
 }
 
 static char *record_path(const struct rig *g, const char *name, struct err *err)
@@ -112,16 +110,16 @@ static char *record_path(const struct rig *g, const char *name, struct err *err)
     return path_join(g->dir, file, err);
 }
 
-/* The record of that stage with these words, or NULL. */
+/* The record of that stage with these words, or NULL; one that cannot be read is made anew. */
 static json_t *on_record(const struct rig *g, const char *name, const char *const words[], bool measured)
 {
     struct err none = {0};
     char key[65], *path = record_path(g, name, &none);
-    json_t *record = path && path_exists(path) ? json_read(path, &none) : NULL;
+    json_t *record = path ? json_read(path, &none) : NULL;
     const char *was = json_string_value(json_object_get(record, "key"));
-    stage_key(key, g, words, measured);
+    bool same = was && stage_key(key, g, words, measured, &none) == 0 && !strcmp(was, key);
     free(path);
-    if (was && !strcmp(was, key))
+    if (same)
         return record;
     json_decref(record);
     return NULL;
@@ -154,7 +152,10 @@ static json_t *run(const struct rig *g, const char *name, const char *const word
         fprintf(stderr, "== %s\n", name);
     if (process_run(&p, (char *const *)argv, err) != 0)
         return NULL;
-    stage_key(key, g, words, measured);
+    if (stage_key(key, g, words, measured, err) != 0) {
+        process_free(&p);
+        return NULL;
+    }
     if (p.status != 0)
         err_set(err, "stage %s of the benchmark ended with status %d; what it said is above", name, p.status);
     else if ((result = json_parse(p.out, p.n, name, err)))
@@ -192,7 +193,7 @@ static int make_whole(struct rig *g, struct err *err)
 {
     const char *const *words = WORDS("synth", g->shape, "--out", g->whole, "--dtype", "f16", "--seed", "1", "--force");
     g->stages++;
-    if (path_exists(g->whole) && (g->r.synth = on_record(g, "synth", words, false))) {
+    if (path_is_dir(g->whole) && (g->r.synth = on_record(g, "synth", words, false))) {
         g->reused++;
         return 0;
     }
@@ -259,7 +260,7 @@ static int pruned_stages(struct rig *g, struct err *err)
         known = known && speed_is_known(g, BENCH_PRUNED, k);
     g->stages++;
     g->r.prune = on_record(g, "prune", words, true);
-    if (g->r.prune && (known || !room || path_exists(g->pruned)))
+    if (g->r.prune && (known || !room || path_is_dir(g->pruned)))
         g->reused++;
     else if (prune(g, words, err) != 0)
         return -1;

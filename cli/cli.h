@@ -54,14 +54,15 @@ struct session {
     struct compute c;
     struct model m;
     struct tokenizer *t; /* NULL when the model has none and none was asked for */
+    struct err no_tokenizer;
     struct lora_set lora;
     const struct lora_set *adapter; /* &lora, or NULL */
     struct save_told saved;         /* by session_save */
     double started;
 };
 
-/* BLOCKWISE: every pass takes many rows through each block, so that weights may be given back behind it. */
-enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2, BLOCKWISE = 4 };
+/* TELLS_TOKENIZER: a tokenizer that cannot be read is no error; no_tokenizer says why. BLOCKWISE: every pass takes many rows through each block, so that weights may be given back behind it. */
+enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2, BLOCKWISE = 4, TELLS_TOKENIZER = 8 };
 
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err);
 void session_close(struct session *s);

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/dir.h"
 #include "cli/bench_shape.h"
 #include "core/base/rng.h"
 #include "core/model/stream.h"

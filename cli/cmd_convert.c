@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/place.h"
 

@@ -2,6 +2,9 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/base/json.h"
+#include "core/base/utf8.h"
+#include "eval/serve/text.h"
 #include "eval/generate.h"
 #include "eval/speculate.h"
 
@@ -23,49 +26,53 @@ static int check_sampling(struct sampling_options *k, const struct opt_words *wo
     return 0;
 }
 
-/* Prints tokens as they come. Bytes of an unfinished UTF-8 character wait for the rest. */
+/* Prints tokens as they come: what they add to the text of the prompt, so that the blank before the first of them is there. */
 struct printer {
-    const struct tokenizer *t;
+    struct text_out text;
     FILE *out;
-    struct ids ids;     /* everything so far */
-    size_t shown;       /* bytes printed */
     const char *prompt; /* comes first */
     struct err err;
 };
 
-static size_t whole_utf8(const char *s, size_t n)
+enum { TOKENS_BEFORE = 16 }; /* of the prompt, enough for what a decoder makes of its end */
+
+static int printer_open(struct printer *p, const struct tokenizer *t, const struct ids *in, FILE *out, const char *prompt,
+                        struct err *err)
 {
-    for (size_t back = 1; back <= 3 && back <= n; back++) {
-        unsigned char c = (unsigned char)s[n - back];
-        if (c >= 0xc0)
-            return (c >= 0xf0 ? 4u : c >= 0xe0 ? 3u : 2u) > back ? n - back : n;
-        if (c < 0x80)
-            return n;
+    size_t n = in->n < TOKENS_BEFORE ? in->n : TOKENS_BEFORE;
+    *p = (struct printer){.out = out, .prompt = prompt};
+    return text_open(&p->text, t, in->ids + in->n - n, n, err);
+}
+
+static void print_ready(struct printer *p, bool end)
+{
+    size_t n, n_valid;
+    const char *s = text_take(&p->text, &n, end);
+    if (n == 0 || !p->out)
+        return;
+    char *valid = utf8_repaired(&n_valid, s, n);
+    if (!valid) {
+        err_set(&p->err, "out of memory");
+        return;
     }
-    return n;
+    fwrite(valid, 1, n_valid, p->out);
+    fflush(p->out);
+    free(valid);
 }
 
 static bool print_token(void *arg, int32_t id)
 {
     struct printer *p = arg;
-    char *text;
-    size_t n;
-    if (ids_push(&p->ids, id, &p->err) != 0 || tokenizer_decode(&text, &n, p->t, p->ids.ids, p->ids.n, &p->err) != 0)
+    if (text_add(&p->text, id, &p->err) != 0)
         return false;
-    n = whole_utf8(text, n);
-    if (n > p->shown) {
-        fwrite(text + p->shown, 1, n - p->shown, p->out);
-        fflush(p->out);
-        p->shown = n;
-    }
-    free(text);
-    return true;
+    print_ready(p, false);
+    return p->err.code == ERR_NONE;
 }
 
 /* Once nothing can go wrong any more that could be told before. */
 static void print_prompt(const struct printer *p)
 {
-    if (p)
+    if (p && p->prompt && p->out)
         fputs(p->prompt, p->out);
 }
 
@@ -141,6 +148,14 @@ static int encode_prompt(struct ids *in, const struct tokenizer *t, const char *
     return 0;
 }
 
+/* Positions that the model was not made for give text, too, and no sign of it. */
+static void warn_of_context(struct cli *cli, const struct session *s, size_t prompt, int64_t max_tokens)
+{
+    if ((int64_t)prompt + max_tokens > s->m.cfg.context_length)
+        progress_say(&cli->progress, "%lld tokens of the prompt and up to %lld new ones: the model was made for %lld positions",
+                     (long long)prompt, (long long)max_tokens, (long long)s->m.cfg.context_length);
+}
+
 static int check_draft(const struct draft_options *d, const struct sampling_options *k, struct err *err)
 {
     if (!d->drop && (d->adapter || d->tokens != 4))
@@ -162,11 +177,11 @@ static void tell_drafted(struct cli *cli, const struct drafted *t)
                                   "accepted", (json_int_t)t->accepted, "acceptance", rate, "speed_up", t->speed_up));
 }
 
-static json_t *generated_json(const struct ids *in, const struct ids *out, const char *text, size_t n_text)
+/* text: what the ids add to the prompt's; bytes that make no character are U+FFFD in it. */
+static json_t *generated_json(const struct ids *in, const struct ids *out, const struct text_out *text)
 {
-    json_t *string = json_stringn(text, n_text); /* NULL: not UTF-8 */
     return json_pack("{so so so}", "prompt_ids", json_ids(in->ids, in->n), "ids", json_ids(out->ids, out->n), "text",
-                     string ? string : json_string(""));
+                     json_utf8(text->text ? text->text : "", text->n));
 }
 
 int cmd_generate(struct cli *cli, struct err *err)
@@ -193,8 +208,6 @@ int cmd_generate(struct cli *cli, struct err *err)
     struct session s;
     struct ids in = {0}, out = {0};
     struct printer printer = {0};
-    char *text = NULL;
-    size_t n_text;
     int rc = command_parse(cli, &words, own, &o, 0, 1, 1, "MODEL --prompt T", err);
     if (rc != 0)
         return rc > 0 ? 0 : -1;
@@ -207,28 +220,29 @@ int cmd_generate(struct cli *cli, struct err *err)
     if (session_open(&s, &o, words.word[0], NEEDS_TOKENIZER, err) != 0)
         return -1;
     bool stream = cli->out && !cli->json;
-    printer = (struct printer){.t = s.t, .out = cli->out, .prompt = prompt};
-    if ((rc = encode_prompt(&in, s.t, prompt, err)) != 0)
+    if ((rc = encode_prompt(&in, s.t, prompt, err)) != 0 ||
+        (rc = printer_open(&printer, s.t, &in, stream ? cli->out : NULL, prompt, err)) != 0)
         goto done;
+    warn_of_context(cli, &s, in.n, k.max_tokens);
     if (draft.drop)
-        rc = generate_drafted(&out, &drafted, &s, &draft, &in, &k, stream ? &printer : NULL, err);
+        rc = generate_drafted(&out, &drafted, &s, &draft, &in, &k, &printer, err);
     else
-        rc = generate_plain(&out, &s, &in, &k, stream ? &printer : NULL, err);
+        rc = generate_plain(&out, &s, &in, &k, &printer, err);
     if (rc == 0 && printer.err.code) {
         *err = printer.err;
         rc = -1;
     }
-    if (rc != 0 || (rc = tokenizer_decode(&text, &n_text, s.t, out.ids, out.n, err)) != 0)
+    if (rc != 0)
         goto done;
+    print_ready(&printer, true);
     if (stream)
         fputc('\n', cli->out);
     cli->result = session_facts(&s, cli, &o);
-    json_object_update_new(cli->result, generated_json(&in, &out, text, n_text));
+    json_object_update_new(cli->result, generated_json(&in, &out, &printer.text));
     if (draft.drop)
         tell_drafted(cli, &drafted);
 done:
-    free(text);
-    free(printer.ids.ids);
+    text_close(&printer.text);
     free(in.ids);
     free(out.ids);
     session_close(&s);
@@ -241,11 +255,11 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
                   struct ids *cached, struct err *err)
 {
     struct ids in = {0}, new = {0};
-    struct printer p = {.t = s->t, .out = out};
-    char *text = NULL, *reply = NULL;
-    size_t n_reply;
+    struct printer p = {0};
+    char *text = NULL;
     int rc = -1;
-    if (tokenizer_chat(&text, s->t, messages, true, err) != 0 || tokenizer_encode_chat(&in, s->t, text, strlen(text), err) != 0)
+    if (tokenizer_chat(&text, s->t, messages, true, err) != 0 || tokenizer_encode_chat(&in, s->t, text, strlen(text), err) != 0 ||
+        printer_open(&p, s->t, &in, out, NULL, err) != 0)
         goto done;
     size_t same = 0;
     while (same < cached->n && same + 1 < in.n && cached->ids[same] == in.ids[same])
@@ -255,12 +269,12 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
         err_set(err, "the conversation has grown past the %lld tokens there is room for", (long long)g->kv.cap);
         goto done;
     }
-    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_eos(s->t), &k->s, print_token, &p, err) !=
-            0 ||
-        tokenizer_decode(&reply, &n_reply, s->t, new.ids, new.n, err) != 0)
+    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_eos(s->t), &k->s, print_token, &p, err) != 0)
         goto done;
+    print_ready(&p, true);
     fputc('\n', out);
-    json_array_append_new(messages, json_pack("{ss ss}", "role", "assistant", "content", reply));
+    json_array_append_new(messages, json_pack("{ss so}", "role", "assistant", "content",
+                                              json_utf8(p.text.text ? p.text.text : "", p.text.n)));
     cached->n = 0;
     for (size_t i = 0; i < (size_t)g->kv.len; i++)
         if (ids_push(cached, i < in.n ? in.ids[i] : new.ids[i - in.n], err) != 0)
@@ -268,10 +282,9 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
     rc = 0;
 done:
     free(text);
-    free(reply);
     free(in.ids);
     free(new.ids);
-    free(p.ids.ids);
+    text_close(&p.text);
     return rc;
 }
 

@@ -29,7 +29,7 @@ struct repair_words {
 };
 
 /* By scores: ranks the units and takes the first of them. */
-static int decide_by_scores(struct decision *d, const struct model *m, struct err *err)
+static int decide_by_scores(struct decision *d, const struct model *m, struct progress *progress, struct err *err)
 {
     struct scores scores;
     int64_t units = 0;
@@ -43,6 +43,13 @@ static int decide_by_scores(struct decision *d, const struct model *m, struct er
                 scores.model_hash);
         goto done;
     }
+    if (*scores.fingerprint && strcmp(scores.fingerprint, m->fingerprint)) {
+        err_set(err, "%s: scores of another model: its shape is the same, its weights are not (fingerprint %.16s was expected, %.16s found)",
+                d->scores_path, m->fingerprint, scores.fingerprint);
+        goto done;
+    }
+    if (!*scores.fingerprint)
+        progress_say(progress, "%s: does not say which weights it is of; only the model's shape was compared", d->scores_path);
     for (int64_t i = 0; i < m->cfg.n_blocks; i++)
         units += scores_sublayers(&scores) ? parts_count(m->blocks[i].stored) : 1;
     if (scores.n != units) {
@@ -230,7 +237,7 @@ int cmd_prune(struct cli *cli, struct err *err)
     if (session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
         return -1;
     d.m = &s.m;
-    rc = d.scores_path ? decide_by_scores(&d, &s.m, err) : units_parse(&d.dropped, &d.n, drop, err);
+    rc = d.scores_path ? decide_by_scores(&d, &s.m, &cli->progress, err) : units_parse(&d.dropped, &d.n, drop, err);
     if (rc == 0)
         rc = w.method ? repair(&d, &w, &s, cli, &o, err) : model_drop(&s.m, d.dropped, d.n, err);
     if (rc == 0) {

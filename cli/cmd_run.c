@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include "cli/experiment.h"
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/nearest.h"
 #include "core/base/place.h"
+#include "core/base/record.h"
 
 const char *const model_names[N_MODELS] = {"intact", "pruned", "retrained"};
 
@@ -17,6 +19,7 @@ const char *const model_names[N_MODELS] = {"intact", "pruned", "retrained"};
 struct words {
     char *v[MAX_WORDS];
     int n;
+    json_t *inputs; /* files that they name: {path: its identity} */
 };
 
 static int word(struct words *w, const char *s, struct err *err)
@@ -40,6 +43,8 @@ static void words_free(struct words *w)
 {
     while (w->n > 0)
         free(w->v[--w->n]);
+    json_decref(w->inputs);
+    w->inputs = NULL;
 }
 
 /* Options that name files; a configuration gives them relative to itself. */
@@ -92,10 +97,18 @@ static int check_key(const struct experiment *e, const char *name, struct err *e
     return 0;
 }
 
-/* A file that an option names is there. */
-static int check_input(const struct experiment *e, const char *name, const char *path, struct err *err)
+/* A file that an option names is there, and a stage depends on what it holds. */
+static int add_input(struct words *w, const struct experiment *e, const char *name, const char *path, struct err *err)
 {
-    if (!e->checking || access(path, R_OK) == 0)
+    char content[65];
+    if (!e->checking) {
+        if (record_content(content, path, err) != 0)
+            return -1;
+        if (!w->inputs)
+            w->inputs = json_object();
+        return json_object_set_new(w->inputs, path, json_string(content)) == 0 ? 0 : err_set(err, "out of memory");
+    }
+    if (access(path, R_OK) == 0)
         return 0;
     return err_set(err, "%s: %s: \"%s\": %s: %s", e->config_path, e->where, name, path, strerror(errno));
 }
@@ -124,7 +137,7 @@ static int options_of(struct words *w, struct experiment *e, const char *where, 
             continue;
         if (text && is_path(name) && !(path = beside_config(e, text, err)))
             return -1;
-        int rc = path ? check_input(e, name, path, err) : 0;
+        int rc = path ? add_input(w, e, name, path, err) : 0;
         if (rc == 0)
             rc = option(w, name, json_is_true(v) ? NULL : path ? path : text ? text : number, err);
         free(path);
@@ -136,20 +149,17 @@ static int options_of(struct words *w, struct experiment *e, const char *where, 
 
 /* ---- running a stage, or finding it done ---- */
 
-/* The key of a stage: what came before, the command, and its words. */
-static void chain_key(char key[65], const char *before, const char *command, const struct words *w)
+/* The key of a stage: what came before, the command, its words, and what the files that they name hold. */
+static int chain_key(char key[65], const char *before, const char *command, const struct words *w, struct err *err)
 {
-    char *text = NULL;
-    size_t n = 0;
-    FILE *f = open_memstream(&text, &n);
-    if (f) {
-        fprintf(f, "%s %s %s", ESPALIER_VERSION, before, command);
-        for (int i = 0; i < w->n; i++)
-            fprintf(f, " [%s]", w->v[i]);
-        fclose(f);
-        bytes_sha256(key, text, n);
-    }
-    free(text);
+    json_t *list = json_array();
+    for (int i = 0; i < w->n; i++)
+        json_array_append_new(list, json_utf8(w->v[i], strlen(w->v[i])));
+    json_t *work = json_pack("{ss ss ss so sO*}", "version", ESPALIER_VERSION, "before", before, "command", command, "words", list,
+                             "inputs", w->inputs);
+    int rc = work && json_array_size(list) == (size_t)w->n ? record_key(key, work, err) : err_set(err, "out of memory");
+    json_decref(work);
+    return rc;
 }
 
 static char *in_out(const struct experiment *e, const char *name, struct err *err)
@@ -157,16 +167,37 @@ static char *in_out(const struct experiment *e, const char *name, struct err *er
     return path_join(e->out, name, err);
 }
 
-/* The recorded result of a stage with this key, or NULL. */
-static json_t *recorded(const char *path, const char *key)
+/* The recorded result of a stage with this key whose output, if it has one, is still what it left; NULL where there is none. A
+ * record that cannot be read is an error. *stale: there is one, but of other work. */
+static int recorded(json_t **result, bool *stale, const char *path, const char *key, const char *output, struct err *err)
 {
-    struct err none = {0};
-    json_t *root = path_exists(path) ? json_read(path, &none) : NULL, *result = NULL;
-    const char *was = json_string_value(json_object_get(root, "key"));
-    if (was && !strcmp(was, key))
-        result = json_incref(json_object_get(root, "result"));
+    char content[65] = "";
+    int there = path_status(path, err), has_output = output && there > 0 ? path_status(output, err) : 0;
+    *result = NULL;
+    *stale = false;
+    if (there <= 0 || has_output < 0)
+        return has_output < 0 ? -1 : there;
+    if (has_output && record_content(content, output, err) != 0)
+        return -1;
+    json_t *root = json_read(path, err);
+    const char *was = json_string_value(json_object_get(root, "key")), *left = json_string_value(json_object_get(root, "output"));
+    *stale = !was || strcmp(was, key) || strcmp(left ? left : "", content);
+    if (!*stale)
+        *result = json_incref(json_object_get(root, "result"));
     json_decref(root);
-    return result;
+    return root ? 0 : -1;
+}
+
+/* Puts a finished stage on record. */
+static int put_on_record(const char *path, const char *key, const char *command, const char *output, json_t *result, struct err *err)
+{
+    char content[65] = "";
+    if (output && record_content(content, output, err) != 0)
+        return -1;
+    json_t *record = json_pack("{ss ss ss sO}", "key", key, "command", command, "output", content, "result", result);
+    int rc = record ? json_write(path, record, err) : err_set(err, "out of memory");
+    json_decref(record);
+    return rc;
 }
 
 /* Judges the words of a stage as its command does, and says which part of the configuration they come from. */
@@ -187,27 +218,25 @@ static int stage(json_t **result, struct experiment *e, const char *name, const 
 {
     char key[65] = "", file[96];
     char *path = NULL;
+    bool stale;
     int rc = -1;
     if (e->checking) {
         rc = check_stage(e, command, w, again, err);
         words_free(w);
         return rc;
     }
-    chain_key(key, e->key, command, w);
     snprintf(file, sizeof file, "stages/%s.json", name);
-    if (!(path = in_out(e, file, err)))
+    if (chain_key(key, e->key, command, w, err) != 0 || !(path = in_out(e, file, err)) ||
+        recorded(result, &stale, path, key, output, err) != 0)
         goto done;
-    if ((!output || path_exists(output)) && (*result = recorded(path, key))) {
+    if (*result) {
         e->reused++;
     } else {
         if (!e->cli->quiet)
-            fprintf(stderr, "== %s\n", name);
+            fprintf(stderr, "== %s%s\n", name, stale ? " (anew: what it depends on has changed)" : "");
         if ((again && option(w, again, NULL, err) != 0) || command_call(result, e->cli, command, w->n, w->v, err) != 0)
             goto done;
-        json_t *record = json_pack("{ss ss sO}", "key", key, "command", command, "result", *result);
-        rc = record ? json_write(path, record, err) : err_set(err, "out of memory");
-        json_decref(record);
-        if (rc != 0)
+        if (put_on_record(path, key, command, output, *result, err) != 0)
             goto done;
     }
     if (output)
@@ -238,21 +267,26 @@ static int mark_begun(bool *resume, const struct experiment *e, const char *comm
     char *path = in_out(e, file, err);
     if (!path)
         return -1;
-    chain_key(key, e->key, command, w);
-    json_t *same = recorded(path, key), *mark = json_pack("{ss sb}", "key", key, "result", 1);
-    *resume = same && path_exists(state);
-    int rc = json_write(path, mark, err);
+    json_t *same = NULL, *mark = NULL;
+    bool stale;
+    int rc = -1, there = path_status(state, err);
+    if (there >= 0 && chain_key(key, e->key, command, w, err) == 0 && recorded(&same, &stale, path, key, NULL, err) == 0 &&
+        (mark = json_pack("{ss ss sb}", "key", key, "output", "", "result", 1)))
+        rc = json_write(path, mark, err);
+    *resume = same && there;
     json_decref(same);
     json_decref(mark);
     free(path);
     return rc;
 }
 
-/* The model to start from is there. */
-static int check_model(struct experiment *e, const char *model, struct err *err)
+/* The model to start from is there, and every stage depends on what it holds. */
+static int begin_with_model(struct experiment *e, const char *model, struct err *err)
 {
     snprintf(e->where, sizeof e->where, "the configuration");
-    return check_input(e, "model", model, err);
+    if (!e->checking)
+        return record_content(e->key, model, err);
+    return access(model, R_OK) == 0 ? 0 : err_set(err, "%s: \"model\": %s: %s", e->config_path, model, strerror(errno));
 }
 
 static int run_score(struct experiment *e, const char *model, struct err *err)
@@ -385,7 +419,7 @@ static int run_stages(struct experiment *e, struct err *err)
         err_set(err, "%s: \"model\" was expected", e->config_path);
         goto done;
     }
-    if (!(model = beside_config(e, given, err)) || check_model(e, model, err) != 0 || run_score(e, model, err) != 0 ||
+    if (!(model = beside_config(e, given, err)) || begin_with_model(e, model, err) != 0 || run_score(e, model, err) != 0 ||
         run_prune(e, model, pruned, err) != 0 || run_train(e, pruned, adapter, err) != 0 ||
         run_merge(e, pruned, adapter, merged, err) != 0)
         goto done;

@@ -151,7 +151,7 @@ int cmd_score(struct cli *cli, struct err *err)
         return -1;
     if (cli->checking)
         return 0;
-    if (place_check_file(out, err) != 0 || (copy && place_check_file(copy, err) != 0) ||
+    if (scoring_describe(&g, own, err) != 0 || place_check_file(out, err) != 0 || (copy && place_check_file(copy, err) != 0) ||
         session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
         return -1;
     rc = -1;

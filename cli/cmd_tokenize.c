@@ -31,35 +31,6 @@ done:
     return rc;
 }
 
-/* Bytes as a JSON string; what is not UTF-8 becomes U+FFFD, since JSON can hold nothing else. */
-static json_t *string_of_bytes(const char *s, size_t n)
-{
-    json_t *v = json_stringn(s, n);
-    if (v)
-        return v;
-    char *clean = malloc(3 * n + 1);
-    size_t at = 0;
-    for (size_t i = 0; clean && i < n;) {
-        size_t len = 1;
-        while (len < 4 && i + len < n && ((unsigned char)s[i + len] & 0xc0) == 0x80)
-            len++;
-        json_t *probe = json_stringn(s + i, len);
-        if (probe) {
-            memcpy(clean + at, s + i, len);
-            at += len;
-            i += len;
-        } else {
-            memcpy(clean + at, "\xef\xbf\xbd", 3);
-            at += 3;
-            i += len;
-        }
-        json_decref(probe);
-    }
-    v = clean ? json_stringn(clean, at) : NULL;
-    free(clean);
-    return v;
-}
-
 static int print_text(const struct tokenize *k, const char *line, size_t n, struct err *err)
 {
     json_error_t why;
@@ -83,7 +54,7 @@ static int print_text(const struct tokenize *k, const char *line, size_t n, stru
     }
     if (tokenizer_decode(&text, &n_text, k->t, ids.ids, ids.n, err) != 0)
         goto done;
-    string = string_of_bytes(text, n_text);
+    string = json_utf8(text, n_text);
     if (!string || json_dumpf(string, k->out, JSON_ENCODE_ANY) != 0) {
         err_set(err, "out of memory");
         goto done;
@@ -118,7 +89,7 @@ static int each_line(const struct tokenize *k, const char *path, bool reverse, s
             rc = print_text(k, p, (size_t)(stop - p), err);
         } else if (jsonl) {
             json_error_t why;
-            json_t *v = json_loadb(p, (size_t)(stop - p), JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
+            json_t *v = json_load(p, (size_t)(stop - p), &why);
             if (!json_is_string(v))
                 rc = err_set(err, "%s: line %zu: a JSON string was expected", path, number);
             else

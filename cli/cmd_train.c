@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/place.h"
+#include "core/base/record.h"
 #include "core/base/rng.h"
 #include "train/trainer.h"
 
@@ -104,9 +106,12 @@ static int prepare_folder(const struct train_args *a, bool resume, struct err *e
     int rc = -1;
     if (!log || !state)
         goto done;
-    if (resume && !path_exists(state))
+    int has_log = path_status(log, err), has_state = path_status(state, err);
+    if (has_log < 0 || has_state < 0)
+        goto done;
+    if (resume && !has_state)
         err_set(err, "%s: nothing to resume from: checkpoint.safetensors is missing", a->out);
-    else if (!resume && !a->force && path_exists(log))
+    else if (!resume && !a->force && has_log)
         err_set(err, "%s: holds a training already (--resume goes on with it, --force replaces it)", a->out);
     else
         rc = dir_make(a->out, err);
@@ -150,8 +155,27 @@ static void report(struct cli *cli, const struct train_result *r, const struct l
                 r->first_loss, r->last_loss, rate, 1e-6 * (double)l->n_params, out);
 }
 
+/* What a training is of: weights, blocks, data, and every option that decides its result. A new object; NULL and an error. */
+static json_t *describe_work(const struct session *s, const struct train_args *a, const struct opt *own, const struct common *o,
+                             struct err *err)
+{
+    static const char *const skip[] = {"data", "rows", "out", "init-adapter", "save-every", "keep", "activations", "resume", "force",
+                                       NULL};
+    char data[65], init[65] = "";
+    json_t *work = NULL;
+    if (file_sha256(data, a->data ? a->data : a->rows, err) != 0 || (a->init && record_content(init, a->init, err) != 0))
+        return NULL;
+    work = json_pack("{ss ss ss ss ss sI ss}", "the model", s->m.fingerprint, "drop", o->drop ? o->drop : "", "the data", data,
+                     "init-adapter", init, "compute", o->compute, "seed", (json_int_t)o->seed, "version", ESPALIER_VERSION);
+    if (work && opt_describe(work, own, skip) == 0)
+        return work;
+    json_decref(work);
+    err_set(err, "out of memory");
+    return NULL;
+}
+
 /* Reads the rows, makes the adapter and the folder, and trains. */
-static int train_model(struct cli *cli, const struct opt_words *words, const struct train_args *a, const struct train_options *t,
+static int train_model(struct cli *cli, const struct opt_words *words, const struct opt *own, const struct train_args *a, struct train_options *t,
                        const struct common *o, struct err *err)
 {
     struct session s;
@@ -159,15 +183,16 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
     struct instructions train = {0}, eval = {0};
     struct train_result r;
     const char *file = a->data ? a->data : a->rows;
-    bool new_folder = !path_exists(a->out);
-    int rc = -1;
-    if (session_open(&s, o, words->word[0], a->data ? NEEDS_TOKENIZER : 0, err) != 0)
+    json_t *work = NULL;
+    int there = path_status(a->out, err), rc = -1;
+    if (there < 0 || session_open(&s, o, words->word[0], a->data ? NEEDS_TOKENIZER : 0, err) != 0)
         return -1;
     if ((a->data ? instructions_read(&train, a->data, s.t, t->cutoff, a->train_on_inputs, err)
                  : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
         split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, err) != 0 ||
-        prepare_folder(a, t->resume, err) != 0)
+        prepare_folder(a, t->resume, err) != 0 || !(work = describe_work(&s, a, own, o, err)))
         goto done;
+    t->work = work;
     if (train.skipped > 0)
         progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file,
                      (long long)train.skipped, (long long)t->cutoff);
@@ -175,13 +200,14 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
     rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, t, a->out, facts, &cli->progress, err);
     json_decref(facts);
     if (rc != 0) {
-        if (new_folder)
+        if (!there)
             rmdir(a->out); /* where nothing was begun; what is in it stays */
         goto done;
     }
     cli->result = session_facts(&s, cli, o);
     report(cli, &r, &l, a->out);
 done:
+    json_decref(work);
     instructions_free(&train);
     instructions_free(&eval);
     lora_free(&l);
@@ -250,7 +276,7 @@ int cmd_train(struct cli *cli, struct err *err)
         return err_usage(err, "train takes --init-adapter, not --adapter");
     if (cli->checking)
         return 0;
-    return train_model(cli, &words, &a, &t, &o, err);
+    return train_model(cli, &words, own, &a, &t, &o, err);
 }
 
 int cmd_merge(struct cli *cli, struct err *err)

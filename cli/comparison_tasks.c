@@ -6,6 +6,7 @@
 #include "cli/scoring.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/record.h"
 
 /* The models that are evaluated: the intact one, and the variants of which no earlier one drops the same. */
 struct models {
@@ -51,19 +52,22 @@ static int work_key(char key[65], const struct models *all, const struct eval_ta
                     const struct common *o, struct err *err)
 {
     const struct task_set *set = &t->set[i];
-    char *text = NULL;
-    size_t size = 0;
-    FILE *f = open_memstream(&text, &size);
-    if (!f)
-        return err_set(err, "out of memory");
-    work_describe(f, s, o);
-    fprintf(f, "%s %s %lld %lld %d %s %s\n", set->task->name, set->sha256, (long long)t->words.offset, (long long)set->n,
-            t->words.bos, t->tokens[i], o->compute);
-    fwrite(all->run.parts, (size_t)s->m.cfg.n_blocks, (size_t)all->run.n, f);
-    fclose(f);
-    bytes_sha256(key, text, size);
-    free(text);
-    return 0;
+    char parts[65];
+    json_t *work = work_describe(s, o, err);
+    int rc = -1;
+    if (!work || bytes_sha256(parts, all->run.parts, (size_t)(s->m.cfg.n_blocks * all->run.n), err) != 0)
+        goto done;
+    json_t *more = json_pack("{ss ss sI sI sb ss ss}", "task", set->task->name, "data", set->sha256, "offset",
+                             (json_int_t)t->words.offset, "documents", (json_int_t)set->n, "bos", t->words.bos, "tokens",
+                             t->tokens[i], "variants", parts);
+    if (!more || json_object_update(work, more) != 0)
+        err_set(err, "out of memory");
+    else
+        rc = record_key(key, work, err);
+    json_decref(more);
+done:
+    json_decref(work);
+    return rc;
 }
 
 static int write_results(const char *path, const struct models *all, const struct eval_tasks *t, int64_t i, json_t *facts,
@@ -85,16 +89,25 @@ static int write_results(const char *path, const struct models *all, const struc
     return rc;
 }
 
-/* Whether the file of the same work is there; if so, its results. */
-static bool take_over(struct models *all, const struct task *task, int64_t i, const char *path, const char *key)
+/* Whether the file of the same work is there (1 or 0); if so, its results. What is there but is damaged or of other work is said,
+ * and made anew. */
+static int take_over(struct models *all, const struct task *task, int64_t i, const char *path, const char *key,
+                     struct progress *progress, struct err *err)
 {
-    struct err none = {0};
-    json_t *root = path_exists(path) ? json_read(path, &none) : NULL;
+    struct err why = {0};
+    int there = path_status(path, err);
+    if (there <= 0)
+        return there;
+    json_t *root = json_read(path, &why);
     const json_t *list = json_object_get(root, "variants");
     const char *was = json_string_value(json_object_get(root, "work_key"));
     bool same = was && !strcmp(was, key) && json_array_size(list) == (size_t)all->run.n;
     for (int64_t m = 0; same && m < all->run.n; m++)
         same = task_result_read(&all->results[i * all->run.n + m], task, json_array_get(list, (size_t)m));
+    if (!root)
+        progress_say(progress, "%s; measured again", why.msg);
+    else if (!same)
+        progress_say(progress, "%s: of another model, other data, variants or options; measured again", path);
     json_decref(root);
     return same;
 }
@@ -108,7 +121,10 @@ static int run_task(struct models *all, const struct eval_tasks *t, int64_t i, s
     snprintf(name, sizeof name, "zeroshot-%s.json", t->task[i]->name);
     if (!(path = path_join(dir, name, err)) || work_key(key, all, t, i, s, o, err) != 0)
         goto done;
-    if (resume && take_over(all, t->task[i], i, path, key)) {
+    int found = resume ? take_over(all, t->task[i], i, path, key, &cli->progress, err) : 0;
+    if (found < 0)
+        goto done;
+    if (found) {
         progress_say(&cli->progress, "%s was finished before", path);
         rc = 0;
     } else if (zeroshot_run(results, &t->set[i], &s->m, &s->c, s->adapter, s->t, &all->run, t->words.bos, &cli->progress, err) ==

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/report_impl.h"
+#include "core/base/utf8.h"
 #include "core/base/file.h"
 
 static const char style[] =
@@ -62,27 +63,13 @@ void html_foot(FILE *f, int64_t n_facts, const char *const (*facts)[2])
 
 /* ---- text and numbers ---- */
 
-/* Length of the valid UTF-8 sequence at s, or 0: no overlong forms, surrogates or code points past U+10FFFF (RFC 3629). */
-static int utf8_length(const unsigned char *s)
-{
-    if (s[0] < 0x80)
-        return 1;
-    int n = s[0] >= 0xC2 && s[0] <= 0xDF ? 2 : (s[0] & 0xF0) == 0xE0 ? 3 : s[0] >= 0xF0 && s[0] <= 0xF4 ? 4 : 0;
-    for (int i = 1; i < n; i++)
-        if ((s[i] & 0xC0) != 0x80) /* the closing NUL ends here too */
-            return 0;
-    if ((s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF0 && s[1] < 0x90) ||
-        (s[0] == 0xF4 && s[1] > 0x8F))
-        return 0;
-    return n;
-}
-
 void html_text(FILE *f, const char *text)
 {
     static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
-    for (const unsigned char *s = (const unsigned char *)text; s && *s;) {
-        int n = utf8_length(s);
-        bool control = n == 1 && (*s < 0x20 || *s == 0x7F) && *s != '\n' && *s != '\t';
+    const char *end = text ? text + strlen(text) : NULL;
+    for (const char *s = text; s && s < end;) {
+        size_t n = utf8_char(s, (size_t)(end - s));
+        bool control = n == 1 && ((unsigned char)*s < 0x20 || *s == 0x7F) && *s != '\n' && *s != '\t';
         if (n == 0 || control)
             fputs(replacement, f);
         else if (*s == '&')
@@ -96,8 +83,8 @@ void html_text(FILE *f, const char *text)
         else if (*s == '\'')
             fputs("&#39;", f);
         else
-            fwrite(s, 1, (size_t)n, f);
-        s += n ? n : 1;
+            fwrite(s, 1, n, f);
+        s += n ? n : utf8_bad(s, (size_t)(end - s));
     }
 }
 

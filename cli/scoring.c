@@ -6,6 +6,7 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/record.h"
 #include "core/io/h5.h"
 
 void scoring_options(struct opt *table, struct scoring_words *w, struct scoring *g)
@@ -108,54 +109,86 @@ static char *file_of(const struct scoring *g, int64_t i, const char *path, struc
     return name;
 }
 
-void work_describe(FILE *f, const struct session *s, const struct common *o)
+json_t *work_describe(const struct session *s, const struct common *o, struct err *err)
 {
-    fprintf(f, "%s %s %s %s %s [%s] [%s]\n", ESPALIER_VERSION, s->m.path, s->m.hash, s->c.rows->isa, gemm_backend(),
-            o->adapter ? o->adapter : "", o->drop ? o->drop : "");
+    char adapter[65] = "";
+    if (o->adapter && record_content(adapter, o->adapter, err) != 0)
+        return NULL;
+    json_t *work = json_pack("{ss ss ss ss ss ss ss}", "version", ESPALIER_VERSION, "model", s->m.fingerprint, "isa",
+                             s->c.rows->isa, "blas", gemm_backend(), "adapter", adapter, "drop", o->drop ? o->drop : "", "compute",
+                             o->compute);
+    if (!work)
+        err_set(err, "out of memory");
+    return work;
+}
+
+int scoring_describe(struct scoring *g, const struct opt *own, struct err *err)
+{
+    /* the rows themselves and the criteria of each walk are in the key; the others decide nothing, or nothing of the scores */
+    static const char *const skip[] = {"criterion", "criteria", "calib",  "samples", "seq-len", "bos-every", "out",
+                                       "copy",      "resume",   "save-every", "ratios",  "text",    "protocol",  "format",
+                                       "rows",      "max-tokens", "tasks", "data",    "limit",   "offset",    "bos", NULL};
+    if ((g->options = json_object()) && opt_describe(g->options, own, skip) == 0)
+        return 0;
+    return err_set(err, "out of memory");
 }
 
 /* A hash over everything that the scores by these criteria depend on. */
-static void work_key(char key[65], const struct scoring *g, const int64_t *job, int64_t n, const struct session *s,
-                     const struct common *o, const struct calibration *cal)
+static int work_key(char key[65], const struct scoring *g, const int64_t *job, int64_t n, const struct session *s,
+                    const struct common *o, const struct calibration *cal, struct err *err)
 {
-    const struct score_options *p = &g->o;
-    char *text = NULL;
-    size_t size = 0;
-    FILE *f = open_memstream(&text, &size);
-    if (!f)
-        return;
-    work_describe(f, s, o);
+    char rows[65];
+    json_t *work = work_describe(s, o, err), *names = json_array();
+    int rc = -1;
+    if (!work || bytes_sha256(rows, cal->ids, (size_t)(cal->n * cal->len) * sizeof *cal->ids, err) != 0)
+        goto done;
     for (int64_t i = 0; i < n; i++)
-        fprintf(f, "%s ", g->which[job[i]]->name);
-    fprintf(f, "%d %lld %lld %lld %d %lld %d %d %lld %llu %lld %s\n", p->sublayers, (long long)p->count, (long long)p->keep_first,
-            (long long)p->keep_last, p->all_tokens, (long long)p->weights.norm_power, p->weights.rows, p->weights.tensors,
-            (long long)p->weights.sample_batch, (unsigned long long)p->seed, (long long)p->bootstrap, o->compute);
-    fwrite(cal->ids, sizeof *cal->ids, (size_t)(cal->n * cal->len), f);
-    fprintf(f, " %lld", (long long)cal->len);
-    fclose(f);
-    bytes_sha256(key, text, size);
-    free(text);
+        json_array_append_new(names, json_string(g->which[job[i]]->name));
+    if (json_array_size(names) != (size_t)n || json_object_set(work, "criteria", names) != 0 ||
+        json_object_set(work, "options", g->options) != 0 || json_object_set_new(work, "calibration", json_string(rows)) != 0 ||
+        json_object_set_new(work, "seq-len", json_integer(cal->len)) != 0 ||
+        json_object_set_new(work, "seed", json_integer(o->seed)) != 0 ||
+        json_object_set_new(work, "count", json_integer(g->o.count)) != 0)
+        err_set(err, "out of memory");
+    else
+        rc = record_key(key, work, err);
+done:
+    json_decref(names);
+    json_decref(work);
+    return rc;
 }
 
-/* Whether a score file of the same work is there; if so, its scores. */
-static bool take_over(struct scores *s, const char *path, const char *key)
+/* The key that a result carries, malloc'ed; NULL and an error. */
+static char *recorded_key(const char *path, struct err *err)
 {
-    struct err none = {0};
     char *was = NULL;
-    json_t *root = NULL;
-    if (!path_exists(path))
-        return false;
     if (path_has_suffix(path, ".h5")) {
-        h5_read_attr_string(&was, path, "/", "work_key", &none);
-    } else {
-        root = json_read(path, &none);
-        const char *text = json_string_value(json_object_get(root, "work_key"));
-        was = text ? strdup(text) : NULL;
-        json_decref(root);
+        h5_read_attr_string(&was, path, "/", "work_key", err);
+        return was;
     }
-    bool same = was && !strcmp(was, key) && scores_read(s, path, &none) == 0;
+    json_t *root = json_read(path, err);
+    const char *text = json_string_value(json_object_get(root, "work_key"));
+    if (root && !(was = strdup(text ? text : "")))
+        err_set(err, "out of memory");
+    json_decref(root);
+    return was;
+}
+
+/* Whether a score file of the same work is there (1 or 0); if so, its scores. One of other work is not what is to be resumed. */
+static int take_over(struct scores *s, const char *path, const char *key, struct err *err)
+{
+    int there = path_status(path, err);
+    char *was = there > 0 ? recorded_key(path, err) : NULL;
+    if (there <= 0 || !was)
+        return there > 0 ? -1 : there;
+    int rc = 1;
+    if (strcmp(was, key))
+        rc = err_set(err, "%s: made with another model, calibration, options or processor; remove it or leave out --resume to begin anew",
+                     path);
+    else if (scores_read(s, path, err) != 0)
+        rc = -1;
     free(was);
-    return same;
+    return rc;
 }
 
 json_t *work_facts(const struct cli *cli, const struct session *s, const struct common *o, const char *key)
@@ -198,14 +231,18 @@ static int run_job(struct scoring *g, const int64_t *job, int64_t n, struct cli 
     char *path = NULL;
     int64_t there = 0;
     int rc = -1;
-    work_key(partial.key, g, job, n, s, o, cal);
+    if (work_key(partial.key, g, job, n, s, o, cal, err) != 0)
+        return -1;
     for (int64_t i = 0; i < n; i++)
         which[i] = g->which[job[i]];
     if (asprintf(&path, "%s.partial", g->files[job[0]]) < 0) /* of its own for each job: they do not resume each other */
         return err_set(err, "out of memory");
     partial.path = path;
-    while (g->resume && there < n && take_over(&g->scores[job[there]], g->files[job[there]], partial.key))
+    int found = 1;
+    while (g->resume && there < n && (found = take_over(&g->scores[job[there]], g->files[job[there]], partial.key, err)) > 0)
         there++;
+    if (found < 0)
+        goto done;
     if (there == n) {
         for (int64_t i = 0; i < n; i++)
             progress_say(&cli->progress, "%s was finished before", g->files[job[i]]);
@@ -271,4 +308,5 @@ void scoring_free(struct scoring *g)
         free(g->files[i]);
         json_decref(g->facts[i]);
     }
+    json_decref(g->options);
 }

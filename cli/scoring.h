@@ -16,6 +16,7 @@ struct scoring {
     struct score_options o;
     bool resume;
     double save_every; /* seconds between saves of the work so far */
+    json_t *options;   /* what decides the scores, by scoring_describe */
 
     int64_t n;
     const struct criterion *which[MAX_CRITERIA];
@@ -30,6 +31,9 @@ void scoring_options(struct opt *table, struct scoring_words *w, struct scoring 
 /* Checks the options; names: "ppl,taylor", the words of `option`. */
 int scoring_check(struct scoring *g, const struct scoring_words *w, const char *option, const char *names, struct err *err);
 
+/* Notes the values of the command's options, from its own table, for the key of the work. */
+int scoring_describe(struct scoring *g, const struct opt *own, struct err *err);
+
 /* Scores by every criterion and writes each result to `out` (and, unless NULL, `copy`); with several criteria "s.json" becomes
  * "s-ppl.json" and so on. With g->resume, finished files of the very same work are read instead of made again, and an
  * unfinished one is taken up where it was saved. */
@@ -38,8 +42,9 @@ int scoring_run(struct scoring *g, struct cli *cli, const struct session *s, con
 
 /* ---- what --resume goes by: a result records the key of the work that it is of ---- */
 
-/* What every result depends on (version, model, instruction set ...), as a line of the text that a key is the hash of. */
-void work_describe(FILE *f, const struct session *s, const struct common *o);
+/* What every result depends on: version, weights, adapter, blocks that run, instruction set, compute mode. A new object to add to;
+ * NULL and an error. */
+json_t *work_describe(const struct session *s, const struct common *o, struct err *err);
 
 /* What is recorded with a result: session_facts and the key; the words as they were given, but not whether they were said again
  * after an interruption. */

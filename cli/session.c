@@ -14,7 +14,7 @@ void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t def
         {OPT_INT, "seed", &o->seed, "N", "seed of everything random"},
         {OPT_STRING, "adapter", &o->adapter, "DIR", "run with this LoRA adapter (a PEFT folder)"},
         {OPT_STRING, "drop", &o->drop, "10,11", "run without these blocks, or halves of them: 10.attn, 11.ffn"},
-        {OPT_STRING, "tokenizer", &o->tokenizer, "PATH", "tokenizer to use instead of the model's own"},
+        {OPT_STRING, "tokenizer", &o->tokenizer, "PATH", "tokenizer to use instead of the model's own; none goes on without one"},
         {OPT_STRING, "memory", &o->memory, "3G", "memory to plan for; a model that takes most of it is read block by block"},
         {OPT_FLAG, "hf-legacy", &o->hf_legacy, NULL, "SentencePiece: literal <s>, </s>, <unk> as in the old slow LlamaTokenizer"},
         {OPT_FLAG, "json", &o->json, NULL, "one JSON object on standard output"},
@@ -69,25 +69,34 @@ static int choose_streaming(struct session *s, const struct common *o, int needs
     return tight || (large && (needs & BLOCKWISE)) ? model_stream(&s->m, err) : 0;
 }
 
+/* The tokenizer, if there is one or one must be there. One that cannot be read is not taken for none: what is made without it would
+ * be another model, so that must be asked for. */
+static int open_tokenizer(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
+{
+    struct err why = {0};
+    if (o->tokenizer && !strcmp(o->tokenizer, "none") && !(needs & NEEDS_TOKENIZER))
+        return 0;
+    if (o->tokenizer || o->hf_legacy || (needs & NEEDS_TOKENIZER)) {
+        if (common_tokenizer(&s->t, o, model, err) != 0)
+            return -1;
+    } else if (tokenizer_open_if_any(&s->t, model, &why) != 0) {
+        if (!(needs & TELLS_TOKENIZER))
+            return err_set(err, "%s (--tokenizer none goes on without a tokenizer)", why.msg);
+        s->no_tokenizer = why;
+    }
+    if (s->t)
+        tokenizer_set_limit(s->t, s->m.cfg.vocab_size);
+    return 0;
+}
+
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
 {
     *s = (struct session){.started = clock_seconds()};
-    struct err no_tokenizer = {0};
-    if (model_open(&s->m, model, err) != 0 || choose_streaming(s, o, needs, err) != 0 ||
+    if (model_open(&s->m, model, err) != 0 || model_fingerprint(&s->m, err) != 0 || choose_streaming(s, o, needs, err) != 0 ||
         (o->drop && model_drop_list(&s->m, o->drop, err) != 0))
         goto fail;
-    if (common_tokenizer(&s->t, o, model, &no_tokenizer) != 0) {
-        s->t = NULL;
-        if (o->tokenizer || o->hf_legacy || (needs & NEEDS_TOKENIZER)) {
-            *err = no_tokenizer;
-            goto fail;
-        }
-    }
-    if (s->t && tokenizer_vocab_size(s->t) > s->m.cfg.vocab_size) {
-        err_set(err, "%s: the tokenizer has %lld tokens, the model's embedding %lld", o->tokenizer ? o->tokenizer : model,
-                (long long)tokenizer_vocab_size(s->t), (long long)s->m.cfg.vocab_size);
+    if (open_tokenizer(s, o, model, needs, err) != 0)
         goto fail;
-    }
     if (o->adapter && !(needs & NO_ADAPTER)) {
         if (lora_load(&s->lora, &s->m, o->adapter, false, err) != 0)
             goto fail;
@@ -116,8 +125,9 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
     for (int i = 0; i < cli->argc; i++)
         json_array_append_new(args, json_string(cli->argv[i]));
     json_t *path = json_string(s->m.path);
-    return json_pack("{ss ss so so ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
+    return json_pack("{ss ss so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
                      "arguments", args, "model", path ? path : json_string("(a path that is not UTF-8)"), "model_hash", s->m.hash,
+                     "model_fingerprint", s->m.fingerprint,
                      "dtype", model_dtype(&s->m), "compute", o->compute, "products", s->c.gemm->name, "isa", s->c.rows->isa, "blas",
                      gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
                      clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());

@@ -1,8 +1,10 @@
 /* Writing a session's model where and how the command line says. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/cli.h"
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/place.h"
 
@@ -67,11 +69,15 @@ static int check_ending(const struct plan *p, const struct target *t, struct err
 
 static int check_file(const struct target *t, struct err *err)
 {
-    if (path_exists(t->out) && !t->force)
+    struct stat st;
+    int there = path_status(t->out, err);
+    if (there <= 0)
+        return there;
+    if (!t->force)
         return err_set(err, "%s: exists already (--force replaces it)", t->out);
-    if (path_is_dir(t->out))
-        return err_set(err, "%s: is a folder, a file was expected", t->out);
-    return 0;
+    if (stat(t->out, &st) != 0)
+        return err_errno(err, "%s", t->out);
+    return S_ISREG(st.st_mode) ? 0 : err_set(err, "%s: a regular file was expected, which a model can be read back from", t->out);
 }
 
 int target_check(const struct target *t, struct err *err)

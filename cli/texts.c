@@ -63,6 +63,8 @@ int eval_text_open(struct eval_text *t, const struct session *s, const char *pat
         return -1;
     if (!path)
         return 0;
+    if (t->protocol.literal && rule == ROWS_RAW)
+        rule = ROWS_BYTES;
     if (!s->t)
         return err_set(err, "%s: it has no tokenizer to read %s with", s->m.path, path);
     int rc = file_sha256(t->sha256, path, err) == 0 && text_read(&data, &size, path, rule, err) == 0

@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "core/base/file.h"
-#include "core/base/json.h"
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "core/io/h5.h"
+#include "data/rows.h"
 #include "data/text.h"
 
 static int make_room(struct calibration *cal, struct err *err)
@@ -26,38 +26,40 @@ static int set_id(int32_t *out, int64_t id, const char *path, struct err *err)
     return 0;
 }
 
-static int read_json_rows(struct calibration *cal, const char *path, struct err *err)
+/* Ready rows of token ids. */
+static int take_token_rows(struct calibration *cal, const struct rows *rows, struct err *err)
 {
-    json_t *root = json_read(path, err), *row, *id;
-    size_t i, k;
-    int rc = -1;
-    if (!root)
-        return -1;
-    cal->n = (int64_t)json_array_size(root);
-    cal->len = (int64_t)json_array_size(json_array_get(root, 0));
-    if (cal->n < 1 || cal->len < 2) {
-        err_set(err, "%s: an array of rows of at least two token ids was expected", path);
-        goto done;
-    }
+    cal->n = rows->n;
+    cal->len = (int64_t)json_array_size(json_array_get(rows->list, 0));
+    if (cal->len < 2)
+        return err_set(err, "%s: an array of rows of at least two token ids was expected", rows->file);
     if (make_room(cal, err) != 0)
-        goto done;
-    json_array_foreach(root, i, row) {
-        if ((int64_t)json_array_size(row) != cal->len) {
-            err_set(err, "%s: row %zu has %zu ids, the first one %lld", path, i, json_array_size(row), (long long)cal->len);
-            goto done;
-        }
-        json_array_foreach(row, k, id) {
-            if (!json_is_integer(id)) {
-                err_set(err, "%s: row %zu holds something that is not a token id", path, i);
-                goto done;
-            }
-            if (set_id(&cal->ids[(int64_t)i * cal->len + (int64_t)k], json_integer_value(id), path, err) != 0)
-                goto done;
+        return -1;
+    for (int64_t i = 0; i < rows->n; i++) {
+        struct row row = row_at(rows, i);
+        if ((int64_t)json_array_size(row.v) != cal->len)
+            return row_error(&row, err, "%zu ids, the first one has %lld", json_array_size(row.v), (long long)cal->len);
+        for (int64_t k = 0; k < cal->len; k++) {
+            const json_t *id = json_array_get(row.v, (size_t)k);
+            if (!json_is_integer(id))
+                return row_error(&row, err, "holds something that is not a token id");
+            if (set_id(&cal->ids[i * cal->len + k], json_integer_value(id), rows->file, err) != 0)
+                return -1;
         }
     }
-    rc = 0;
-done:
-    json_decref(root);
+    return 0;
+}
+
+/* A file of JSON holds ready rows, or else documents, which is for others to read: *ready says which. */
+static int read_json_rows(struct calibration *cal, bool *ready, const char *path, struct err *err)
+{
+    struct rows rows;
+    *ready = false;
+    if (rows_read_any(&rows, path, err) != 0)
+        return -1;
+    *ready = rows.n > 0 && !json_is_object(json_array_get(rows.list, 0));
+    int rc = *ready ? take_token_rows(cal, &rows, err) : 0;
+    rows_free(&rows);
     return rc;
 }
 
@@ -183,13 +185,16 @@ int calibration_read(struct calibration *cal, const char *path, const struct tok
                      bool bos_every, struct err *err)
 {
     *cal = (struct calibration){.file = strdup(path), .n = n, .len = len};
+    bool ready;
     int rc;
     if (!cal->file)
         rc = err_set(err, "out of memory");
     else if (file_sha256(cal->sha256, path, err) != 0)
         rc = -1;
-    else if (path_has_suffix(path, ".json") || path_has_suffix(path, ".h5"))
-        rc = path_has_suffix(path, ".json") ? read_json_rows(cal, path, err) : read_h5_rows(cal, path, err);
+    else if (path_has_suffix(path, ".h5"))
+        rc = read_h5_rows(cal, path, err);
+    else if (documents_are_json(path) && (read_json_rows(cal, &ready, path, err) != 0 || ready))
+        rc = err->code ? -1 : 0;
     else if (n < 1 || len < 2)
         rc = err_usage(err, "calibration needs at least one sample of at least two tokens");
     else if (!t)

@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/base/file.h"
-#include "core/base/json.h"
+#include "data/rows.h"
 
 /* The Alpaca templates (Taori et al., 2023). */
 static const char WITH_INPUT[] =
@@ -37,31 +36,63 @@ static bool has_target(const struct instruction_row *r)
     return false;
 }
 
-static int encode(struct ids *ids, const struct tokenizer *t, const char *text, int64_t cutoff, struct err *err)
+/* Text with its length: it may hold U+0000. */
+struct text {
+    const char *s;
+    size_t n;
+};
+
+static int encode(struct ids *ids, const struct tokenizer *t, const char *text, size_t n, int64_t cutoff, struct err *err)
 {
     ids->n = 0;
     if (tokenizer_adds_bos(t) && ids_push(ids, tokenizer_bos(t), err) != 0)
         return -1;
-    if (tokenizer_encode(ids, t, text, strlen(text), err) != 0)
+    if (tokenizer_encode(ids, t, text, n, err) != 0)
         return -1;
     if ((int64_t)ids->n > cutoff)
         ids->n = (size_t)cutoff;
     return 0;
 }
 
-static int make_row(struct instruction_row *r, const struct tokenizer *t, const char *instruction, const char *input,
-                    const char *output, int64_t cutoff, bool train_on_inputs, struct err *err)
+/* The template with its two %s filled in and the output behind it, malloc'ed; *n_prompt: where the output begins. */
+static char *fill_template(size_t *n, size_t *n_prompt, const struct text *instruction, const struct text *input,
+                           const struct text *output)
+{
+    const struct text *fill[] = {instruction, input};
+    const char *template = input->n ? WITH_INPUT : WITHOUT_INPUT;
+    size_t room = sizeof WITH_INPUT + instruction->n + input->n + output->n;
+    char *text = malloc(room), *to = text;
+    for (int k = 0; text && *template;) {
+        size_t plain = strcspn(template, "%");
+        to = mempcpy(to, template, plain);
+        template += plain;
+        if (!*template)
+            break;
+        to = mempcpy(to, fill[k]->s, fill[k]->n);
+        k++;
+        template += 2; /* %s */
+    }
+    if (!text)
+        return NULL;
+    *n_prompt = (size_t)(to - text);
+    to = mempcpy(to, output->s, output->n);
+    *n = (size_t)(to - text);
+    return text;
+}
+
+static int make_row(struct instruction_row *r, const struct tokenizer *t, const struct text *instruction, const struct text *input,
+                    const struct text *output, int64_t cutoff, bool train_on_inputs, struct err *err)
 {
     struct ids whole = {0}, alone = {0};
-    char *prompt = NULL, *text = NULL;
+    size_t n = 0, n_prompt = 0;
+    char *text = fill_template(&n, &n_prompt, instruction, input, output);
     int32_t eos = tokenizer_eos(t);
     int rc = -1;
-    if (asprintf(&prompt, *input ? WITH_INPUT : WITHOUT_INPUT, instruction, input) < 0 ||
-        asprintf(&text, "%s%s", prompt, output) < 0) {
+    if (!text) {
         err_set(err, "out of memory");
         goto done;
     }
-    if (encode(&whole, t, text, cutoff, err) != 0 || encode(&alone, t, prompt, cutoff, err) != 0)
+    if (encode(&whole, t, text, n, cutoff, err) != 0 || encode(&alone, t, text, n_prompt, cutoff, err) != 0)
         goto done;
     if (eos >= 0 && (int64_t)whole.n < cutoff && (whole.n == 0 || whole.ids[whole.n - 1] != eos) && ids_push(&whole, eos, err) != 0)
         goto done;
@@ -73,7 +104,6 @@ static int make_row(struct instruction_row *r, const struct tokenizer *t, const 
     }
     rc = 0;
 done:
-    free(prompt);
     free(text);
     free(whole.ids);
     free(alone.ids);
@@ -94,69 +124,33 @@ static void keep(struct instructions *d)
     d->skipped++;
 }
 
-/* The file as one JSON array, whether it is one or a .jsonl. */
-static json_t *read_array(const char *path, struct err *err)
-{
-    if (!path_has_suffix(path, ".jsonl") && !path_has_suffix(path, ".jsonl.gz")) {
-        json_t *root = json_read(path, err);
-        if (root && !json_is_array(root)) {
-            err_set(err, "%s: a JSON array was expected", path);
-            json_decref(root);
-            return NULL;
-        }
-        return root;
-    }
-    char *text;
-    size_t n, at = 0, line = 0;
-    if (file_read(&text, &n, path, err) != 0)
-        return NULL;
-    json_t *list = json_array();
-    while (list && at < n) {
-        size_t len = strcspn(text + at, "\n");
-        json_error_t why;
-        line++;
-        if (strspn(text + at, " \t\r") < len) {
-            json_t *v = json_loadb(text + at, len, 0, &why);
-            if (!v) {
-                err_set(err, "%s: line %zu is not valid JSON: %s", path, line, why.text);
-                json_decref(list);
-                list = NULL;
-                break;
-            }
-            json_array_append_new(list, v);
-        }
-        at += len + 1;
-    }
-    free(text);
-    return list;
-}
-
-/* What makes one training row of one JSON value, and the settings it does that with. */
+/* What makes one training row of one row of the file, and the settings it does that with. */
 struct maker {
-    int (*make)(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err);
+    int (*make)(struct instruction_row *r, const struct maker *m, const struct row *row, struct err *err);
     const char *path;
     const struct tokenizer *t;
     int64_t cutoff;
     bool train_on_inputs;
 };
 
-static int alpaca_row(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err)
+static int alpaca_row(struct instruction_row *r, const struct maker *m, const struct row *row, struct err *err)
 {
-    const char *instruction = NULL, *input = "", *output = NULL;
-    if (json_get_string(&instruction, v, "instruction", m->path, err) != 0 ||
-        json_get_string(&input, v, "input", m->path, err) != 0 || json_get_string(&output, v, "output", m->path, err) != 0)
+    struct text instruction, input = {"", 0}, output;
+    if (!row_has(row, "instruction") || !row_has(row, "output"))
+        return row_error(row, err, "\"instruction\" and \"output\" were expected");
+    if (!(instruction.s = row_string(&instruction.n, row, "instruction", err)) ||
+        !(output.s = row_string(&output.n, row, "output", err)) ||
+        (row_has(row, "input") && !(input.s = row_string(&input.n, row, "input", err))))
         return -1;
-    if (!instruction || !output)
-        return err_set(err, "%s: row %zu: \"instruction\" and \"output\" were expected", m->path, at);
-    return make_row(r, m->t, instruction, input, output, m->cutoff, m->train_on_inputs, err);
+    return make_row(r, m->t, &instruction, &input, &output, m->cutoff, m->train_on_inputs, err);
 }
 
-static int ready_row(struct instruction_row *r, const struct maker *m, const json_t *v, size_t at, struct err *err)
+static int ready_row(struct instruction_row *r, const struct maker *m, const struct row *row, struct err *err)
 {
-    const json_t *ids = json_object_get(v, "ids"), *labels = json_object_get(v, "labels");
+    const json_t *ids = json_object_get(row->v, "ids"), *labels = json_object_get(row->v, "labels");
     int64_t n = (int64_t)json_array_size(ids);
     if (n == 0 || n != (int64_t)json_array_size(labels))
-        return err_set(err, "%s: row %zu: \"ids\" and \"labels\" of one length were expected", m->path, at);
+        return row_error(row, err, "\"ids\" and \"labels\" of one length were expected");
     if (row_alloc(r, n < m->cutoff ? n : m->cutoff, err) != 0)
         return -1;
     for (int64_t i = 0; i < r->n; i++) {
@@ -167,8 +161,7 @@ static int ready_row(struct instruction_row *r, const struct maker *m, const jso
             free(r->ids);
             free(r->labels);
             *r = (struct instruction_row){0};
-            return err_set(err, "%s: row %zu: position %lld is no token id, or its label neither an id nor -100", m->path, at,
-                           (long long)i);
+            return row_error(row, err, "position %lld is no token id, or its label neither an id nor -100", (long long)i);
         }
         r->ids[i] = (int32_t)a;
         r->labels[i] = (int32_t)b;
@@ -179,19 +172,19 @@ static int ready_row(struct instruction_row *r, const struct maker *m, const jso
 /* Every row of the file that has something to learn. */
 static int read_all(struct instructions *d, const struct maker *m, struct err *err)
 {
-    json_t *root = read_array(m->path, err), *v;
-    size_t i;
+    struct rows rows;
     int rc = -1;
     *d = (struct instructions){0};
-    if (!root)
+    if (rows_read(&rows, m->path, err) != 0)
         return -1;
-    d->rows = calloc(json_array_size(root) + 1, sizeof *d->rows);
+    d->rows = calloc((size_t)rows.n + 1, sizeof *d->rows);
     if (!d->rows) {
         err_set(err, "out of memory");
         goto done;
     }
-    json_array_foreach(root, i, v) {
-        if (m->make(&d->rows[d->n], m, v, i, err) != 0)
+    for (int64_t i = 0; i < rows.n; i++) {
+        struct row row = row_at(&rows, i);
+        if (m->make(&d->rows[d->n], m, &row, err) != 0)
             goto done;
         keep(d);
     }
@@ -201,7 +194,7 @@ static int read_all(struct instructions *d, const struct maker *m, struct err *e
     }
     rc = 0;
 done:
-    json_decref(root);
+    rows_free(&rows);
     if (rc != 0)
         instructions_free(d);
     return rc;

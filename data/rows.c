@@ -18,13 +18,11 @@ static int out_of_memory(const struct rows *r, struct err *err)
 static int add_line(struct rows *r, const char *text, size_t n, int64_t line, bool plain, struct err *err)
 {
     json_error_t why = {0};
-    json_t *v = plain ? json_pack("{s:s%}", "text", text, n) : json_loadb(text, n, 0, &why);
+    json_t *v = plain ? json_pack("{s:s%}", "text", text, n) : json_load(text, n, &why);
+    if (!v && plain)
+        return err_set(err, "%s: line %lld is not valid UTF-8", r->file, (long long)line);
     if (!v)
-        return err_set(err, "%s: line %lld is not %s", r->file, (long long)line, plain ? "valid UTF-8" : "valid JSON");
-    if (!json_is_object(v)) {
-        json_decref(v);
-        return err_set(err, "%s: line %lld: an object was expected", r->file, (long long)line);
-    }
+        return err_set(err, "%s: line %lld is not valid JSON: %s", r->file, (long long)line, why.text);
     r->line[r->n++] = line;
     return json_array_append_new(r->list, v) == 0 ? 0 : out_of_memory(r, err);
 }
@@ -51,35 +49,59 @@ static int read_lines(struct rows *r, const char *text, size_t size, bool plain,
     return 0;
 }
 
-static int read_array(struct rows *r, struct err *err)
+/* Whether the file is one array; its first line may be one by itself, too: then the rows are lines of arrays. */
+static bool is_array(const char *text, size_t size)
+{
+    json_error_t why;
+    size_t blank = strspn(text, " \t\r\n"), line = strcspn(text + blank, "\n"), rest = blank + line;
+    if (text[blank] != '[')
+        return false;
+    json_t *first = rest + strspn(text + rest, " \t\r\n") < size ? json_load(text + blank, line, &why) : NULL;
+    bool lines = json_is_array(first);
+    json_decref(first);
+    return !lines;
+}
+
+static int read_array(struct rows *r, const char *text, size_t size, struct err *err)
 {
     size_t i;
     json_t *v;
     r->unit = "row";
-    r->list = json_read(r->file, err);
+    r->list = json_parse(text, size, r->file, err);
     if (!r->list)
         return -1;
     r->n = (int64_t)json_array_size(r->list);
     r->line = mem_alloc((size_t)r->n + 1, sizeof *r->line, err);
     if (!r->line)
         return -1;
-    json_array_foreach(r->list, i, v) {
+    json_array_foreach(r->list, i, v)
         r->line[i] = (int64_t)i;
-        if (!json_is_object(v))
-            return err_set(err, "%s: row %zu: an object was expected", r->file, i);
-    }
     return 0;
 }
 
 int rows_read(struct rows *r, const char *path, struct err *err)
 {
+    if (rows_read_any(r, path, err) != 0)
+        return -1;
+    for (int64_t i = 0; i < r->n; i++)
+        if (!json_is_object(json_array_get(r->list, (size_t)i))) {
+            struct row row = row_at(r, i);
+            row_error(&row, err, "an object was expected, found %s", json_kind(row.v));
+            rows_free(r);
+            return -1;
+        }
+    return 0;
+}
+
+int rows_read_any(struct rows *r, const char *path, struct err *err)
+{
     char *text = NULL;
     size_t size = 0;
     *r = (struct rows){.file = strdup(path)};
-    int rc = r->file ? file_read(&text, &size, path, err) : out_of_memory(r, err);
+    int rc = r->file ? file_read_text(&text, &size, path, err) : out_of_memory(r, err);
     bool plain = path_has_suffix(path, ".txt") || path_has_suffix(path, ".txt.gz");
     if (rc == 0)
-        rc = !plain && text[strspn(text, " \t\r\n")] == '[' ? read_array(r, err) : read_lines(r, text, size, plain, err);
+        rc = !plain && is_array(text, size) ? read_array(r, text, size, err) : read_lines(r, text, size, plain, err);
     free(text);
     if (rc != 0)
         rows_free(r);
@@ -124,10 +146,22 @@ static int wrong(const struct row *r, const char *key, const char *wanted, struc
 
 const char *row_text(const struct row *r, const char *key, struct err *err)
 {
-    const char *s = json_string_value(json_object_get(r->v, key));
-    if (!s)
-        wrong(r, key, "a string", err);
+    size_t n;
+    const char *s = row_string(&n, r, key, err);
+    if (s && strlen(s) != n) {
+        row_error(r, err, "\"%s\" holds the character U+0000, which no text of a task has", key);
+        return NULL;
+    }
     return s;
+}
+
+const char *row_string(size_t *n, const struct row *r, const char *key, struct err *err)
+{
+    const json_t *v = json_object_get(r->v, key);
+    *n = json_string_length(v);
+    if (!json_is_string(v))
+        wrong(r, key, "a string", err);
+    return json_string_value(v);
 }
 
 const json_t *row_array(const struct row *r, const char *key, struct err *err)

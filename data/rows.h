@@ -17,9 +17,12 @@ struct rows {
     int64_t n;
 };
 
-/* Reads a file, gzipped or not. In one that ends in .txt (or .txt.gz) every line is a row {"text": line}. Empty lines do not
+/* Reads a file of objects, gzipped or not: lines of JSON or one array, whatever the name ends with. In one that ends in .txt (or .txt.gz) every line is a row {"text": line}. Empty lines do not
  * count. */
 int rows_read(struct rows *r, const char *path, struct err *err);
+
+/* The same, but the rows may be any JSON values. */
+int rows_read_any(struct rows *r, const char *path, struct err *err);
 void rows_free(struct rows *r);
 
 /* One row, or an object inside it. */
@@ -34,7 +37,9 @@ struct row row_at(const struct rows *r, int64_t at);
 int row_error(const struct row *r, struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* The member `key`, which must be there and of this type; NULL and an error else. The strings and arrays belong to the rows. */
+/* row_text: as a C string, so U+0000 in it is an error; row_string: with its length. */
 const char *row_text(const struct row *r, const char *key, struct err *err);
+const char *row_string(size_t *n, const struct row *r, const char *key, struct err *err);
 const json_t *row_array(const struct row *r, const char *key, struct err *err);
 int row_object(struct row *inner, const struct row *r, const char *key, struct err *err);
 

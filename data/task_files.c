@@ -13,9 +13,11 @@ static int find_file(char path[PATH_LEN], const struct task *t, const char *dir,
     static const char *const endings[] = {".jsonl", ".jsonl.gz", ".json", ".json.gz", ".txt", ".txt.gz"};
     int n_endings = t->greedy ? 6 : 4; /* only running text is ever plain */
     for (const char *const *name = t->names; *name; name++)
-        for (int i = 0; i < n_endings; i++)
-            if (snprintf(path, PATH_LEN, "%s/%s%s", dir, *name, endings[i]) < PATH_LEN && path_exists(path) && !path_is_dir(path))
-                return 0;
+        for (int i = 0; i < n_endings; i++) {
+            int there = snprintf(path, PATH_LEN, "%s/%s%s", dir, *name, endings[i]) < PATH_LEN ? path_status(path, err) : 0;
+            if (there < 0 || (there && !path_is_dir(path)))
+                return there < 0 ? -1 : 0;
+        }
     return err_set(err, "%s: no file for %s; put %s there as %s.jsonl (.json and .gz will do too)", dir, t->name, t->rows,
                    t->names[0]);
 }
@@ -33,7 +35,8 @@ static int add_piqa_labels(struct rows *r, struct err *err)
             stem = cut;
     if (snprintf(path, sizeof path, "%.*s-labels.lst", (int)stem, r->file) >= PATH_LEN)
         return err_set(err, "%s: the path is too long", r->file);
-    if (!path_exists(path))
+    int there = path_status(path, err);
+    if (there <= 0)
         return err_set(err, "%s: the rows have no \"label\"; put their labels in %s, a line each", r->file, path);
     if (file_read(&labels, &size, path, err) != 0)
         return -1;

@@ -5,65 +5,94 @@
 #include <string.h>
 
 #include "core/base/file.h"
-#include "core/base/json.h"
+#include "data/rows.h"
 
-static bool is_jsonl(const char *path)
+/* Python's text mode: "\r\n" and "\r" are line breaks like "\n". In place. */
+static size_t universal_newlines(char *text, size_t n)
 {
-    return path_has_suffix(path, ".jsonl") || path_has_suffix(path, ".jsonl.gz");
+    char *to = text;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '\r' && i + 1 < n && text[i + 1] == '\n')
+            continue;
+        *to++ = text[i] == '\r' ? '\n' : text[i];
+    }
+    *to = 0;
+    return (size_t)(to - text);
 }
 
-/* Replaces document i, a line of JSON, by its field "text"; the string is copied over the line, which is always longer. */
-static int take_json_text(struct documents *d, size_t i, const char *path, struct err *err)
+/* Documents out of rows of JSON: their field "text". */
+static int take_rows(struct documents *d, const char *path, struct err *err)
 {
-    json_error_t why;
-    json_t *v = json_loadb(d->docs[i], d->lens[i], JSON_ALLOW_NUL, &why);
-    const json_t *text = json_object_get(v, "text");
-    int rc = 0;
-    if (!v)
-        rc = err_set(err, "%s: line %zu is not valid JSON: %s", path, i + 1, why.text);
-    else if (!json_is_string(text))
-        rc = err_set(err, "%s: line %zu: an object with a string \"text\" was expected", path, i + 1);
-    else {
-        d->lens[i] = json_string_length(text);
-        memcpy(d->docs[i], json_string_value(text), d->lens[i] + 1);
+    struct rows rows;
+    size_t total = 0, n;
+    int rc = -1;
+    if (rows_read(&rows, path, err) != 0)
+        return -1;
+    for (int64_t i = 0; i < rows.n; i++) {
+        struct row row = row_at(&rows, i);
+        if (!row_string(&n, &row, "text", err))
+            goto done;
+        total += n + 1;
     }
-    json_decref(v);
+    d->text = malloc(total + 1);
+    d->docs = calloc((size_t)rows.n + 1, sizeof *d->docs);
+    d->lens = calloc((size_t)rows.n + 1, sizeof *d->lens);
+    if (!d->text || !d->docs || !d->lens) {
+        err_set(err, "%s: out of memory", path);
+        goto done;
+    }
+    char *to = d->text;
+    for (int64_t i = 0; i < rows.n; i++) {
+        struct row row = row_at(&rows, i);
+        const char *s = row_string(&d->lens[d->n], &row, "text", err);
+        d->docs[d->n] = to;
+        to = mempcpy(to, s, d->lens[d->n] + 1);
+        d->n++;
+    }
+    rc = 0;
+done:
+    rows_free(&rows);
     return rc;
 }
 
-int documents_read(struct documents *d, const char *path, struct err *err)
+/* Documents out of the lines of a text. */
+static int take_lines(struct documents *d, const char *path, struct err *err)
 {
-    size_t size;
-    *d = (struct documents){0};
-    if (file_read(&d->text, &size, path, err) != 0)
+    size_t size, lines = 0;
+    if (file_read_text(&d->text, &size, path, err) != 0)
         return -1;
-    size_t lines = 0;
+    size = universal_newlines(d->text, size);
     for (size_t i = 0; i < size; i++)
         lines += d->text[i] == '\n';
     d->docs = calloc(lines + 1, sizeof *d->docs);
     d->lens = calloc(lines + 1, sizeof *d->lens);
-    if (!d->docs || !d->lens) {
-        documents_free(d);
+    if (!d->docs || !d->lens)
         return err_set(err, "%s: out of memory", path);
-    }
-    bool jsonl = is_jsonl(path);
     for (char *p = d->text, *end = d->text + size; p < end;) {
         char *stop = memchr(p, '\n', (size_t)(end - p));
         if (!stop)
             stop = end;
         *stop = 0;
-        bool blank = strspn(p, " \t\r") == (size_t)(stop - p);
-        if (!(jsonl && blank)) {
-            d->docs[d->n] = p;
-            d->lens[d->n++] = (size_t)(stop - p);
-            if (jsonl && take_json_text(d, d->n - 1, path, err) != 0) {
-                documents_free(d);
-                return -1;
-            }
-        }
+        d->docs[d->n] = p;
+        d->lens[d->n++] = (size_t)(stop - p);
         p = stop + 1;
     }
     return 0;
+}
+
+bool documents_are_json(const char *path)
+{
+    return path_has_suffix(path, ".jsonl") || path_has_suffix(path, ".jsonl.gz") || path_has_suffix(path, ".json") ||
+           path_has_suffix(path, ".json.gz");
+}
+
+int documents_read(struct documents *d, const char *path, struct err *err)
+{
+    *d = (struct documents){0};
+    if ((documents_are_json(path) ? take_rows : take_lines)(d, path, err) == 0)
+        return 0;
+    documents_free(d);
+    return -1;
 }
 
 void documents_free(struct documents *d)
@@ -84,9 +113,11 @@ int text_read(char **text, size_t *n, const char *path, enum row_rule rule, stru
 {
     char *raw;
     size_t size;
-    if (file_read(&raw, &size, path, err) != 0)
+    if (file_read_text(&raw, &size, path, err) != 0)
         return -1;
-    if (rule == ROWS_RAW) {
+    if (rule != ROWS_BYTES)
+        size = universal_newlines(raw, size);
+    if (rule == ROWS_RAW || rule == ROWS_BYTES) {
         *text = raw;
         *n = size;
         return 0;

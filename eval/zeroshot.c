@@ -141,7 +141,7 @@ int zeroshot_check(char sha256[65], const struct task_set *set, const struct mod
                      : -1;
     }
     if (rc == 0)
-        bytes_sha256(sha256, e.all.ids, e.all.n * sizeof *e.all.ids);
+        rc = bytes_sha256(sha256, e.all.ids, e.all.n * sizeof *e.all.ids, err);
     encoder_free(&e);
     return rc;
 }

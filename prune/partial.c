@@ -35,8 +35,9 @@ int partial_open(FILE **in, const struct partial *p, struct err *err)
 {
     char magic[sizeof MAGIC], key[sizeof p->key];
     *in = NULL;
-    if (!p || !p->path || !p->resume || !path_exists(p->path))
-        return 0;
+    int there = p && p->path && p->resume ? path_status(p->path, err) : 0;
+    if (there <= 0)
+        return there;
     FILE *f = fopen(p->path, "rb");
     if (!f)
         return err_errno(err, "%s", p->path);

@@ -13,6 +13,7 @@ int scores_alloc(struct scores *s, const char *criterion, const struct model *m,
     *s = (struct scores){.model_blocks = m->cfg.n_blocks};
     snprintf(s->criterion, sizeof s->criterion, "%s", criterion);
     memcpy(s->model_hash, m->hash, sizeof s->model_hash);
+    memcpy(s->fingerprint, m->fingerprint, sizeof s->fingerprint);
     s->score = mem_alloc((size_t)m->n_order, 2 * sizeof *s->score, err);
     s->unit = mem_alloc((size_t)m->n_order, 2 * sizeof *s->unit, err);
     if (!s->score || !s->unit) {

@@ -13,7 +13,7 @@ enum { WEIGHT_NAME = 96 };
 
 struct scores {
     char criterion[32];
-    char model_hash[65];
+    char model_hash[65], fingerprint[65]; /* fingerprint: "" in files of an older program */
     int64_t n;                /* units that were scored */
     struct unit *unit;        /* [n]: in the order they run */
     int64_t model_blocks;     /* blocks of the model on disk */

@@ -179,7 +179,8 @@ static int read_optional(double **out, int64_t rows, int64_t *cols, const char *
 
 int scores_read_h5(struct scores *s, const char *path, struct err *err)
 {
-    char *criterion = NULL, *hash = NULL;
+    struct err absent = {0};
+    char *criterion = NULL, *hash = NULL, *fingerprint = NULL;
     double model_blocks;
     int rc = -1;
     if (read_units(s, path, err) != 0 || h5_read_attr_string(&criterion, path, "/", "criterion", err) != 0 ||
@@ -194,11 +195,14 @@ int scores_read_h5(struct scores *s, const char *path, struct err *err)
     s->model_blocks = (int64_t)model_blocks;
     snprintf(s->criterion, sizeof s->criterion, "%s", criterion);
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash);
+    if (h5_read_attr_string(&fingerprint, path, "/", "model_fingerprint", &absent) == 0)
+        snprintf(s->fingerprint, sizeof s->fingerprint, "%s", fingerprint);
     rc = read_optional(&s->row_nll, s->n, &s->samples, path, "row_nll", err) == 0
              ? read_optional(&s->distance, s->n + 1, &(int64_t){s->n}, path, "windows/distance", err)
              : -1;
 done:
     free(criterion);
+    free(fingerprint);
     free(hash);
     return rc;
 }

@@ -196,10 +196,11 @@ int scores_read_json(struct scores *s, const char *path, struct err *err)
 {
     json_t *root = json_read(path, err);
     int rc = -1;
-    const char *criterion = "", *hash = "";
+    const char *criterion = "", *hash = "", *fingerprint = "";
     const json_t *rows = json_object_get(root, "row_nll"), *windows = json_object_get(root, "windows");
     if (!root || json_get_string(&criterion, root, "criterion", path, err) != 0 ||
         json_get_string(&hash, root, "model_hash", path, err) != 0 ||
+        json_get_string(&fingerprint, root, "model_fingerprint", path, err) != 0 ||
         read_blocks(s, json_object_get(root, "blocks"), path, err) != 0)
         goto done;
     s->model_blocks = s->n; /* where the file does not say */
@@ -208,6 +209,7 @@ int scores_read_json(struct scores *s, const char *path, struct err *err)
         goto done;
     snprintf(s->criterion, sizeof s->criterion, "%s", criterion);
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash);
+    snprintf(s->fingerprint, sizeof s->fingerprint, "%s", fingerprint);
     rc = (!rows || read_rows(s, rows, path, err) == 0) && (!windows || read_windows(s, windows, path, err) == 0) ? 0 : -1;
 done:
     json_decref(root);

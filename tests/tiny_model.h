@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/dir.h"
 #include "core/base/file.h"
 
 /* ---- bytes ---- */

@@ -8,6 +8,7 @@
 
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/record.h"
 #include "core/io/h5.h"
 #include "core/io/safetensors.h"
 #include "core/io/source.h"
@@ -169,7 +170,7 @@ static const char STATE[] = "checkpoint.safetensors";
 enum { STATE_PARAMS, STATE_M, STATE_V, STATE_STEP, STATE_BEST, STATE_TENSORS };
 static const char *const state_names[STATE_TENSORS] = {"params", "m", "v", "step", "best_eval_loss"};
 
-int state_save(const char *dir, const struct lora_set *l, const struct adamw *o, double best, struct err *err)
+int state_save(const char *dir, const struct lora_set *l, const struct adamw *o, double best, const json_t *work, struct err *err)
 {
     /* step as two floats: each below 2^24, so exact */
     float step[2] = {(float)(o->t >> 20), (float)(o->t & ((1 << 20) - 1))}, best_loss = (float)best;
@@ -177,11 +178,13 @@ int state_save(const char *dir, const struct lora_set *l, const struct adamw *o,
     const int64_t n[STATE_TENSORS] = {l->n_params, l->n_params, l->n_params, 2, 1};
     struct tensor_entry entries[STATE_TENSORS];
     struct safetensors_writer w;
-    char *path = path_join(dir, STATE, err);
+    char *path = path_join(dir, STATE, err), *note = work ? json_dumps(work, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     int rc = -1;
     for (int i = 0; i < STATE_TENSORS; i++)
         entries[i] = (struct tensor_entry){state_names[i], DTYPE_F32, 1, {n[i]}};
-    if (!path || safetensors_writer_open(&w, path, entries, STATE_TENSORS, err) != 0)
+    if (work && !note)
+        err_set(err, "out of memory");
+    if (!path || (work && !note) || safetensors_writer_open(&w, path, entries, STATE_TENSORS, note, err) != 0)
         goto done;
     for (int i = 0; i < STATE_TENSORS; i++)
         if (safetensors_writer_put(&w, data[i], (size_t)n[i] * sizeof(float), err) != 0) {
@@ -190,11 +193,27 @@ int state_save(const char *dir, const struct lora_set *l, const struct adamw *o,
         }
     rc = safetensors_writer_commit(&w, err);
 done:
+    free(note);
     free(path);
     return rc;
 }
 
-int state_load(const char *dir, struct lora_set *l, struct adamw *o, double *best, struct err *err)
+/* A training goes on only as what it was. */
+static int check_work(const char *path, const json_t *work, struct err *err)
+{
+    char *note;
+    if (safetensors_note(&note, path, err) != 0)
+        return -1;
+    if (!note)
+        return err_set(err, "%s: does not say what training it is of: an older program made it; --force begins anew", path);
+    json_t *was = json_parse(note, strlen(note), path, err);
+    int rc = was ? record_compare(was, work, path, err) : -1;
+    json_decref(was);
+    free(note);
+    return rc;
+}
+
+int state_load(const char *dir, struct lora_set *l, struct adamw *o, double *best, const json_t *work, struct err *err)
 {
     struct source src = {0};
     float step[2], best_loss;
@@ -202,7 +221,7 @@ int state_load(const char *dir, struct lora_set *l, struct adamw *o, double *bes
     const int64_t n[STATE_TENSORS] = {l->n_params, l->n_params, l->n_params, 2, 1};
     char *path = path_join(dir, STATE, err);
     int rc = -1;
-    if (!path || source_open(&src, path, err) != 0)
+    if (!path || (work && check_work(path, work, err) != 0) || source_open(&src, path, err) != 0)
         goto done;
     for (int i = 0; i < STATE_TENSORS; i++) {
         const struct tensor *t = source_find(&src, state_names[i]);

@@ -17,7 +17,10 @@ int journal_put(FILE *f, const char *dir, json_t *line, struct err *err);
 int journal_to_h5(const char *dir, const json_t *facts, struct err *err);
 
 /* The whole state after `step` steps, in one file: adapter, moments, step, best evaluation loss. */
-int state_save(const char *dir, const struct lora_set *l, const struct adamw *o, double best, struct err *err);
-int state_load(const char *dir, struct lora_set *l, struct adamw *o, double *best, struct err *err);
+int state_save(const char *dir, const struct lora_set *l, const struct adamw *o, double best, const json_t *work, struct err *err);
+
+/* Reads it back. A state that was saved with another `work`, a description of what the training is of, is an error that names what
+ * differs; NULL is not compared. */
+int state_load(const char *dir, struct lora_set *l, struct adamw *o, double *best, const json_t *work, struct err *err);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "train/journal.h"
@@ -236,7 +237,7 @@ static int after_step(struct trainer *t, int64_t step, FILE *journal, struct pro
     if (o->save_every > 0 && step % o->save_every == 0) {
         char name[48];
         snprintf(name, sizeof name, "checkpoint-%lld", (long long)step);
-        if (save_adapter(t, name, err) != 0 || state_save(t->dir, t->l, &t->adam, t->best, err) != 0)
+        if (save_adapter(t, name, err) != 0 || state_save(t->dir, t->l, &t->adam, t->best, t->o->work, err) != 0)
             return -1;
         if (o->keep > 0 && step > o->keep * o->save_every)
             remove_checkpoint(t, step - o->keep * o->save_every);
@@ -326,7 +327,7 @@ int train_lora(struct train_result *r, struct lora_set *l, const struct model *m
     if (train_check(o, err) != 0 || bind(&t, c, err) != 0)
         goto done;
     t.total = o->steps > 0 ? o->steps : o->epochs * steps_per_epoch(o, train->n);
-    if (o->resume && state_load(dir, l, &t.adam, &t.best, err) != 0)
+    if (o->resume && state_load(dir, l, &t.adam, &t.best, o->work, err) != 0)
         goto done;
     int64_t first = t.adam.t;
     if (journal_open(&journal, dir, first, err) != 0)

@@ -18,6 +18,7 @@ struct train_options {
     uint64_t seed;
     enum backprop_memory memory;
     bool resume;
+    const json_t *work; /* what the training is of: checkpoints carry it, and only the same training goes on from them */
 };
 
 struct train_result {

@@ -5,14 +5,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/utf8.h"
+
 static int record(struct err *err, enum err_code code, const char *fmt, va_list ap)
 {
     if (err->code == ERR_NONE) {
+        char text[sizeof err->msg];
         err->code = code;
-        vsnprintf(err->msg, sizeof err->msg, fmt, ap);
-        for (char *p = err->msg; *p; p++)
+        vsnprintf(text, sizeof text, fmt, ap);
+        for (char *p = text; *p; p++)
             if (*p == '\n' || *p == '\r')
                 *p = ' '; /* names and values from files may hold line breaks; the message stays one line */
+        utf8_visible(err->msg, sizeof err->msg, text); /* and other things that a terminal would obey */
     }
     return -1;
 }

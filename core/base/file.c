@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -51,17 +52,25 @@ void file_unmap(struct file_map *map)
     *map = (struct file_map){0};
 }
 
+size_t inflated_limit(size_t compressed)
+{
+    enum { RATIO = 40, ALWAYS = 64 << 20 };
+    return compressed > (SIZE_MAX - ALWAYS) / RATIO ? SIZE_MAX : ALWAYS + RATIO * compressed;
+}
+
 int file_read(char **data, size_t *size, const char *path, struct err *err)
 {
     /* gzread passes plain files through unchanged, so one loop reads both. */
     char *buf = NULL;
     size_t n = 0, cap = 1 << 16;
     int rc = -1;
+    struct stat st;
     if (path_is_dir(path))
         return err_set(err, "%s: is a folder, a file was expected", path);
     gzFile f = gzopen(path, "rb");
     if (!f)
         return err_errno(err, "%s", path);
+    size_t limit = inflated_limit(stat(path, &st) == 0 && st.st_size > 0 ? (size_t)st.st_size : 0);
     for (;;) {
         char *grown = realloc(buf, cap + 1);
         if (!grown) {
@@ -83,8 +92,12 @@ int file_read(char **data, size_t *size, const char *path, struct err *err)
         n += (size_t)got;
         if (got == 0)
             break;
+        if (n > limit && !gzdirect(f)) {
+            err_set(err, "%s: its gzip data grow to more than 40 times their size; unpack the file first if that is right", path);
+            goto done;
+        }
         if (n == cap)
-            cap *= 2;
+            cap += cap / 2;
     }
     if (gzclose_r(f) != Z_OK) { /* a gzip file that ends too early says so only here */
         f = NULL;
@@ -104,13 +117,61 @@ done:
     return rc;
 }
 
-void bytes_sha256(char hex[65], const void *data, size_t size)
+int file_read_text(char **data, size_t *size, const char *path, struct err *err)
+{
+    if (file_read(data, size, path, err) != 0)
+        return -1;
+    const char *s = *data;
+    if (*size >= 2 && (!memcmp(s, "\xFF\xFE", 2) || !memcmp(s, "\xFE\xFF", 2))) {
+        free(*data);
+        *data = NULL;
+        return err_set(err, "%s: begins with the byte order mark of UTF-16; UTF-8 was expected", path);
+    }
+    if (*size >= 3 && !memcmp(s, "\xEF\xBB\xBF", 3)) {
+        *size -= 3;
+        memmove(*data, s + 3, *size + 1);
+    }
+    return 0;
+}
+
+void sha256_begin(struct sha256 *s)
+{
+    s->context = EVP_MD_CTX_new();
+    if (s->context && EVP_DigestInit_ex(s->context, EVP_sha256(), NULL) != 1) {
+        EVP_MD_CTX_free(s->context);
+        s->context = NULL;
+    }
+}
+
+void sha256_put(struct sha256 *s, const void *data, size_t size)
+{
+    if (s->context && EVP_DigestUpdate(s->context, data, size) != 1) {
+        EVP_MD_CTX_free(s->context);
+        s->context = NULL;
+    }
+}
+
+int sha256_end(char hex[65], struct sha256 *s, struct err *err)
 {
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned len = 0;
-    EVP_Digest(data, size, md, &len, EVP_sha256(), NULL);
+    bool done = s->context && EVP_DigestFinal_ex(s->context, md, &len) == 1 && len == 32;
+    EVP_MD_CTX_free(s->context);
+    s->context = NULL;
+    hex[0] = 0;
+    if (!done)
+        return err_set(err, "SHA-256 cannot be computed: OpenSSL does not provide it here, or there is no memory");
     for (unsigned i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", md[i]);
+    return 0;
+}
+
+int bytes_sha256(char hex[65], const void *data, size_t size, struct err *err)
+{
+    struct sha256 s;
+    sha256_begin(&s);
+    sha256_put(&s, data, size);
+    return sha256_end(hex, &s, err);
 }
 
 int file_sha256(char hex[65], const char *path, struct err *err)
@@ -118,43 +179,91 @@ int file_sha256(char hex[65], const char *path, struct err *err)
     struct file_map m;
     if (file_map(&m, path, err) != 0)
         return -1;
-    bytes_sha256(hex, m.data ? m.data : (const void *)"", m.size);
+    int rc = bytes_sha256(hex, m.data ? m.data : (const void *)"", m.size, err);
     file_unmap(&m);
-    return 0;
+    return rc;
 }
 
-/* "<path>.part-<pid>": beside the target, so that rename stays within one file system. */
-static char *temporary_name(const char *path, struct err *err)
+/* Beside the target, so that rename stays within one file system. Nobody can tell the digits before. */
+char *path_temporary(const char *path, struct err *err)
 {
+    uint64_t digits;
     char *s;
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
         n--;
-    if (asprintf(&s, "%.*s.part-%d", (int)n, path, (int)getpid()) < 0) {
+    if (getrandom(&digits, sizeof digits, 0) != (ssize_t)sizeof digits) {
+        err_errno(err, "random numbers cannot be had");
+        return NULL;
+    }
+    if (asprintf(&s, "%.*s.part-%016llx", (int)n, path, (unsigned long long)digits) < 0) {
         err_set(err, "out of memory");
         return NULL;
     }
     return s;
 }
 
-int file_writer_open(struct file_writer *w, const char *path, struct err *err)
+/* What the name stands for: a link's target, so that the target is replaced and not the link. A name that is not there, or a link
+ * to nothing, stands for itself. */
+static char *real_target(const char *path, struct err *err)
 {
-    *w = (struct file_writer){0};
-    w->path = strdup(path);
-    w->tmp = temporary_name(path, err);
-    if (!w->path || !w->tmp) {
-        file_writer_abort(w);
-        return err_set(err, "out of memory");
-    }
-    w->f = fopen(w->tmp, "wb");
-    if (!w->f) {
-        err_errno(err, "%s: cannot write", path);
-        free(w->tmp);
-        w->tmp = NULL;
-        file_writer_abort(w);
+    char *real = realpath(path, NULL);
+    if (!real)
+        real = strdup(path);
+    if (!real)
+        err_set(err, "out of memory");
+    return real;
+}
+
+/* A device or a pipe is written into; what is no file at all is refused. */
+static int open_special(struct file_writer *w, const struct stat *st, struct err *err)
+{
+    if (S_ISDIR(st->st_mode))
+        return err_set(err, "%s: is a folder, a file was expected", w->path);
+    int fd = open(w->path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0 && (w->f = fdopen(fd, "wb")))
+        return 0;
+    err_errno(err, "%s: cannot write", w->path);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static int open_temporary(struct file_writer *w, struct err *err)
+{
+    char *tmp = path_temporary(w->path, err);
+    if (!tmp)
+        return -1;
+    int fd = open(tmp, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        err_errno(err, "%s: cannot write", w->path);
+        free(tmp);
         return -1;
     }
-    return 0;
+    w->tmp = tmp; /* from here on it is ours to remove */
+    if ((w->f = fdopen(fd, "wb")))
+        return 0;
+    err_errno(err, "%s: cannot write", w->path);
+    close(fd);
+    return -1;
+}
+
+int file_writer_open(struct file_writer *w, const char *path, struct err *err)
+{
+    struct stat st;
+    *w = (struct file_writer){.path = real_target(path, err)};
+    if (!w->path)
+        return -1;
+    int rc;
+    if (lstat(w->path, &st) != 0)
+        rc = errno == ENOENT ? open_temporary(w, err) : err_errno(err, "%s: cannot write", path);
+    else if (S_ISLNK(st.st_mode))
+        rc = err_set(err, "%s: is a link to nothing; remove it or name the file itself", path);
+    else
+        rc = S_ISREG(st.st_mode) ? open_temporary(w, err) : open_special(w, &st, err);
+    if (rc != 0)
+        file_writer_abort(w);
+    return rc;
 }
 
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err)
@@ -162,7 +271,7 @@ int file_writer_put(struct file_writer *w, const void *data, size_t size, struct
     enum { PIECE = 8 << 20 };
     if (size > 0 && fwrite(data, 1, size, w->f) != size)
         return err_errno(err, "%s: cannot write", w->path);
-    if ((w->pending += size) >= PIECE) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
+    if ((w->pending += size) >= PIECE && w->tmp) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
         sync_file_range(fileno(w->f), 0, 0, SYNC_FILE_RANGE_WRITE);
         w->pending = 0;
     }
@@ -177,14 +286,16 @@ int file_writer_flush(struct file_writer *w, struct err *err)
 int file_writer_commit(struct file_writer *w, struct err *err)
 {
     int rc = -1;
-    bool flushed = fflush(w->f) == 0 && fsync(fileno(w->f)) == 0;
+    bool flushed = fflush(w->f) == 0 && (!w->tmp || fsync(fileno(w->f)) == 0);
     if (!flushed)
         err_errno(err, "%s: cannot write", w->path);
     bool closed = fclose(w->f) == 0;
     w->f = NULL;
     if (flushed && !closed)
         err_errno(err, "%s: cannot write", w->path);
-    if (flushed && closed) {
+    if (flushed && closed && !w->tmp) {
+        rc = 0;
+    } else if (flushed && closed) {
         if (rename(w->tmp, w->path) == 0) {
             free(w->tmp);
             w->tmp = NULL;
@@ -220,18 +331,6 @@ int file_write(const char *path, const void *data, size_t size, struct err *err)
     return file_writer_commit(&w, err);
 }
 
-static bool dir_is_empty(const char *path)
-{
-    DIR *d = opendir(path);
-    if (!d)
-        return false;
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d)) && n < 3;)
-        n++;
-    closedir(d);
-    return n <= 2; /* "." and ".." */
-}
-
 void file_forget(const char *path)
 {
     DIR *d = opendir(path);
@@ -249,97 +348,6 @@ void file_forget(const char *path)
         posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
         close(fd);
     }
-}
-
-void dir_remove(const char *path)
-{
-    DIR *d = opendir(path);
-    if (d) {
-        for (struct dirent *e; (e = readdir(d));) {
-            if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-                continue;
-            struct err ignored = {0};
-            char *p = path_join(path, e->d_name, &ignored);
-            if (!p)
-                continue;
-            struct stat st;
-            if (lstat(p, &st) == 0 && S_ISDIR(st.st_mode))
-                dir_remove(p);
-            else
-                unlink(p);
-            free(p);
-        }
-        closedir(d);
-    }
-    rmdir(path);
-}
-
-int dir_writer_check(const char *path, bool replace, struct err *err)
-{
-    if (path_exists(path) && !path_is_dir(path))
-        return err_set(err, "%s: exists and is not a folder", path);
-    if (path_exists(path) && !dir_is_empty(path) && !replace)
-        return err_set(err, "%s: exists already and is not empty (--force replaces it)", path);
-    return 0;
-}
-
-int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct err *err)
-{
-    *w = (struct dir_writer){.replace = replace};
-    if (dir_writer_check(path, replace, err) != 0)
-        return -1;
-    w->path = strdup(path);
-    w->tmp = temporary_name(path, err);
-    if (w->path && w->tmp) {
-        dir_remove(w->tmp);
-        if (dir_make(w->tmp, err) == 0)
-            return 0;
-    }
-    dir_writer_abort(w);
-    return err_set(err, "out of memory");
-}
-
-int dir_writer_commit(struct dir_writer *w, struct err *err)
-{
-    char *old = NULL;
-    int rc = -1;
-    if (path_exists(w->path)) {
-        if (asprintf(&old, "%s.old", w->tmp) < 0) {
-            old = NULL;
-            err_set(err, "out of memory");
-            goto done;
-        }
-        if (rename(w->path, old) != 0) {
-            err_errno(err, "%s: cannot replace", w->path);
-            goto done;
-        }
-    }
-    if (rename(w->tmp, w->path) != 0) {
-        err_errno(err, "%s: cannot rename", w->path);
-        if (old)
-            rename(old, w->path);
-        goto done;
-    }
-    if (old)
-        dir_remove(old);
-    rc = 0;
-done:
-    free(old);
-    if (rc == 0) {
-        free(w->tmp);
-        w->tmp = NULL;
-    }
-    dir_writer_abort(w);
-    return rc;
-}
-
-void dir_writer_abort(struct dir_writer *w)
-{
-    if (w->tmp)
-        dir_remove(w->tmp);
-    free(w->tmp);
-    free(w->path);
-    *w = (struct dir_writer){0};
 }
 
 /* "1.5 GiB" */
@@ -373,33 +381,17 @@ int disk_check(const char *path, int64_t bytes, struct err *err)
                    size_text(there, (double)available));
 }
 
-int dir_make(const char *path, struct err *err)
-{
-    char *s = strdup(path);
-    if (!s)
-        return err_set(err, "out of memory");
-    int rc = 0;
-    for (char *p = s + 1; rc == 0; p++) {
-        if (*p != '/' && *p != 0)
-            continue;
-        char saved = *p;
-        *p = 0;
-        if (mkdir(s, 0777) != 0 && errno != EEXIST)
-            rc = err_errno(err, "%s: cannot make the folder", path);
-        *p = saved;
-        if (!saved)
-            break;
-    }
-    if (rc == 0 && !path_is_dir(path))
-        rc = err_set(err, "%s: exists and is not a folder", path);
-    free(s);
-    return rc;
-}
-
-bool path_exists(const char *path)
+int path_status(const char *path, struct err *err)
 {
     struct stat st;
-    return stat(path, &st) == 0;
+    if (stat(path, &st) == 0)
+        return 1;
+    int why = errno;
+    bool link = lstat(path, &st) == 0; /* a link to nothing is something that cannot be read */
+    errno = why;
+    if (!link && (why == ENOENT || why == ENOTDIR))
+        return 0;
+    return link && why == ENOENT ? err_set(err, "%s: is a link to nothing", path) : err_errno(err, "%s", path);
 }
 
 bool path_is_dir(const char *path)

@@ -18,17 +18,33 @@ struct file_map {
 int file_map(struct file_map *map, const char *path, struct err *err);
 void file_unmap(struct file_map *map);
 
-/* Reads a whole file, gunzipping it when it starts with the gzip magic. *data is malloc'ed, NUL-terminated past *size. */
+/* Reads a whole file, gunzipping it when it starts with the gzip magic. *data is malloc'ed, NUL-terminated past *size. Data that
+ * grow past inflated_limit are an error: memory follows the input. */
 int file_read(char **data, size_t *size, const char *path, struct err *err);
 
-/* Lower-case hex SHA-256 of a file's bytes, or of a buffer. */
-int file_sha256(char hex[65], const char *path, struct err *err);
-void bytes_sha256(char hex[65], const void *data, size_t size);
+/* The same for text: a UTF-8 byte order mark at the start is left out; UTF-16, which nothing here reads, is an error. */
+int file_read_text(char **data, size_t *size, const char *path, struct err *err);
 
-/* A file being written under a temporary name beside `path`. commit flushes it to disk and renames it; abort removes it. */
+/* The most bytes that this many compressed ones may become: 64 MiB, and 40 for each. */
+size_t inflated_limit(size_t compressed);
+
+/* SHA-256 of what comes piece by piece. A failure of begin or put is kept and told by end, which also releases. */
+struct sha256 {
+    void *context; /* OpenSSL's; NULL after a failure */
+};
+void sha256_begin(struct sha256 *s);
+void sha256_put(struct sha256 *s, const void *data, size_t size);
+int sha256_end(char hex[65], struct sha256 *s, struct err *err);
+
+/* Lower-case hex SHA-256 of a file's bytes, or of a buffer. Where OpenSSL has none, hex becomes "" and that is an error. */
+int file_sha256(char hex[65], const char *path, struct err *err);
+int bytes_sha256(char hex[65], const void *data, size_t size, struct err *err);
+
+/* A file being written under a temporary name beside `path`, or beside what it links to. commit flushes it to disk and renames it;
+ * abort removes it. A device or a pipe is written into instead, and has no temporary name. */
 struct file_writer {
     FILE *f;
-    char *path, *tmp;
+    char *path, *tmp; /* tmp: NULL for a device or a pipe */
     size_t pending; /* bytes put since the disk was last asked to begin with what it has */
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
@@ -41,34 +57,22 @@ void file_writer_abort(struct file_writer *w);                  /* does nothing 
 /* Writes a whole small file through a file_writer. */
 int file_write(const char *path, const void *data, size_t size, struct err *err);
 
-/* A folder being written: files go to dir_writer.tmp, commit renames it to `path`. An existing non-empty `path` is refused
- * by open unless replace is set, in which case commit swaps it out. */
-struct dir_writer {
-    char *path, *tmp;
-    bool replace;
-};
-int dir_writer_check(const char *path, bool replace, struct err *err); /* what open refuses, and nothing else */
-int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct err *err);
-int dir_writer_commit(struct dir_writer *w, struct err *err);
-void dir_writer_abort(struct dir_writer *w);
-
 /* Fails unless the file system where `path` (or, where that is not there yet, its folder) lies has room for `bytes` more; says how
  * many are needed and free. */
 int disk_check(const char *path, int64_t bytes, struct err *err);
 
-/* Makes a folder and its parents; existing ones are fine. */
-int dir_make(const char *path, struct err *err);
-
 /* Gives back the memory that holds pages of a file, or of the files in a folder: they are read from the disk again. */
 void file_forget(const char *path);
 
-/* Removes a folder and all that is in it. For our own temporary folders and for outputs that are replaced. */
-void dir_remove(const char *path);
+/* Whether something has the name: 1, or 0 where it has not; what cannot be told, and a link to nothing, is an error (-1). */
+int path_status(const char *path, struct err *err);
 
-bool path_exists(const char *path);
 bool path_is_dir(const char *path);
 bool path_has_suffix(const char *path, const char *suffix);
 const char *path_base(const char *path); /* the part after the last '/' */
+
+/* "<path>.part-<16 random digits>", malloc'ed; NULL and an error where there is no memory or no randomness. */
+char *path_temporary(const char *path, struct err *err);
 
 /* "dir/name" in a malloc'ed string, or NULL and an error. */
 char *path_join(const char *dir, const char *name, struct err *err);

@@ -4,13 +4,73 @@
 #include <string.h>
 
 #include "core/base/file.h"
+#include "core/base/utf8.h"
+
+/* The end of the number at p, in text that ends at `end`; *integer: it has neither a point nor an exponent. */
+static const char *number_end(bool *integer, const char *p, const char *end)
+{
+    *integer = true;
+    for (p++; p < end && strchr("0123456789+-.eE", *p) && *p; p++)
+        *integer &= *p >= '0' && *p <= '9';
+    return p;
+}
+
+/* text[n] with an exponent behind each integer that 64 bits may not hold, so that it is read as a real number: "no limit" is
+ * written as such integers, and what nobody asks for must not make a file unreadable. malloc'ed. */
+static char *soften_integers(size_t *n_out, const char *text, size_t n)
+{
+    enum { SAFE_DIGITS = 18 };
+    char *out = malloc(n + n / SAFE_DIGITS * 2 + 1), *to = out;
+    bool in_string = false, integer;
+    for (const char *p = text, *end = text + n; out && p < end;) {
+        const char *stop = p + 1;
+        bool number = !in_string && (*p == '-' || (*p >= '0' && *p <= '9'));
+        if (number)
+            stop = number_end(&integer, p, end);
+        else if (in_string && *p == '\\' && stop < end)
+            stop++;
+        else if (*p == '"')
+            in_string = !in_string;
+        to = mempcpy(to, p, (size_t)(stop - p));
+        if (number && integer && stop - p > SAFE_DIGITS)
+            to = mempcpy(to, "e0", 2);
+        p = stop;
+    }
+    *n_out = out ? (size_t)(to - out) : 0;
+    return out;
+}
+
+/* jansson refuses integers beyond 64 bits with these words. */
+json_t *json_load(const char *text, size_t n, json_error_t *why)
+{
+    enum { FLAGS = JSON_ALLOW_NUL | JSON_DECODE_ANY };
+    size_t n_soft;
+    json_t *v = json_loadb(text, n, FLAGS, why);
+    if (v || json_error_code(why) != json_error_numeric_overflow)
+        return v;
+    char *soft = soften_integers(&n_soft, text, n);
+    v = soft ? json_loadb(soft, n_soft, FLAGS, why) : NULL;
+    free(soft);
+    return v;
+}
 
 json_t *json_parse(const char *text, size_t n, const char *path, struct err *err)
 {
     json_error_t why;
-    json_t *v = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &why);
+    json_t *v = json_load(text, n, &why);
     if (!v)
         err_set(err, "%s: not valid JSON: line %d: %s", path, why.line, why.text);
+    return v;
+}
+
+json_t *json_utf8(const char *s, size_t n)
+{
+    size_t n_repaired;
+    if (utf8_valid(s, n))
+        return json_stringn(s, n);
+    char *repaired = utf8_repaired(&n_repaired, s, n);
+    json_t *v = repaired ? json_stringn(repaired, n_repaired) : NULL;
+    free(repaired);
     return v;
 }
 
@@ -18,7 +78,7 @@ json_t *json_read(const char *path, struct err *err)
 {
     char *text;
     size_t n;
-    if (file_read(&text, &n, path, err) != 0)
+    if (file_read_text(&text, &n, path, err) != 0)
         return NULL;
     json_t *v = json_parse(text, n, path, err);
     free(text);

@@ -11,8 +11,15 @@
 /* Parses a JSON file (plain or gzip). Returns a new reference, or NULL and an error that names file and line. */
 json_t *json_read(const char *path, struct err *err);
 
+/* Parses text[n], of which *why says what is wrong (NULL then). Any value is taken, U+0000 in strings too, and an integer that 64 bits
+ * do not hold becomes a real number. Every reader of JSON that others wrote goes through here. */
+json_t *json_load(const char *text, size_t n, json_error_t *why);
+
 /* The same of text[n] that came from `path`. */
 json_t *json_parse(const char *text, size_t n, const char *path, struct err *err);
+
+/* A string of any bytes: what is not UTF-8 becomes U+FFFD. A new reference; NULL: out of memory. */
+json_t *json_utf8(const char *s, size_t n);
 
 /* Writes a JSON file with 2-space indentation, whole or not at all. */
 int json_write(const char *path, const json_t *value, struct err *err);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/json.h"
 #include "core/base/nearest.h"
 
 static const struct opt *find(const struct opt *const tables[], int n_tables, const char *name, size_t n)
@@ -122,6 +123,44 @@ int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_t
         if (takes_value && !value)
             return err_usage(err, "--%s needs a value (%s)", o->name, o->value);
         if (set(o, value, err) != 0 || note(words, o, err) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static json_t *value_of(const struct opt *o)
+{
+    switch (o->kind) {
+    case OPT_FLAG:
+    case OPT_NO: return json_boolean(*(bool *)o->target);
+    case OPT_INT: return json_integer(*(int64_t *)o->target);
+    case OPT_REAL: return json_real(*(double *)o->target);
+    case OPT_STRING: {
+        const char *s = *(const char **)o->target;
+        return s ? json_utf8(s, strlen(s)) : json_null();
+    }
+    case OPT_LIST: {
+        const struct opt_list *list = o->target;
+        json_t *all = json_array();
+        for (int i = 0; i < list->n; i++)
+            if (json_array_append_new(all, json_utf8(list->value[i], strlen(list->value[i]))) != 0) {
+                json_decref(all);
+                return NULL;
+            }
+        return all;
+    }
+    case OPT_END: break;
+    }
+    return NULL;
+}
+
+int opt_describe(json_t *to, const struct opt *table, const char *const skip[])
+{
+    for (const struct opt *o = table; o->kind != OPT_END; o++) {
+        bool skipped = false;
+        for (int i = 0; skip[i]; i++)
+            skipped |= !strcmp(skip[i], o->name);
+        if (!skipped && json_object_set_new(to, o->name, value_of(o)) != 0)
             return -1;
     }
     return 0;

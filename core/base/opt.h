@@ -51,6 +51,11 @@ bool opt_given(const struct opt_words *words, const char *name);
 /* Options that contradict each other: an error where both of a pair were given. The last pair is {NULL}. */
 int opt_exclusive(const struct opt_words *words, const char *const pairs[][2], struct err *err);
 
+/* Adds the names and values of a table's options, as they stand, to an object; those in skip (closed by NULL) are left out. -1: out
+ * of memory. What identifies a piece of work, or records it, is made from this, so that no option can be forgotten. */
+struct json_t;
+int opt_describe(struct json_t *to, const struct opt *table, const char *const skip[]);
+
 /* Prints the tables as help, each under its heading; an option that two tables have under the first. */
 void opt_help(FILE *out, const struct opt *const tables[], const char *const headings[], int n_tables);
 

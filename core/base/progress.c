@@ -5,6 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/base/utf8.h"
+
 static const double FIRST_SHOWN = 1.0, TERMINAL_EVERY = 0.1, LINE_EVERY = 10.0; /* seconds */
 
 double clock_seconds(void)
@@ -109,10 +111,12 @@ void progress_say(struct progress *p, const char *fmt, ...)
         return;
     if (p->terminal && p->drawn)
         fputs("\r\033[K", p->out);
+    char text[1024], visible[sizeof text];
     va_list ap;
     va_start(ap, fmt);
-    vfprintf(p->out, fmt, ap);
+    vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    fputc('\n', p->out);
+    utf8_visible(visible, sizeof visible, text);
+    fprintf(p->out, "%s\n", visible);
     fflush(p->out);
 }

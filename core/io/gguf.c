@@ -190,6 +190,8 @@ static int read_metadata(struct gguf *g, struct cursor *c, struct arena *arena, 
     g->n_values = take_uint(c, 8);
     if (!c->ok)
         return err_set(err, "%s: truncated: shorter than a GGUF header", g->file);
+    if (__builtin_bswap32(g->version) == 2 || __builtin_bswap32(g->version) == 3)
+        return err_set(err, "%s: a big-endian GGUF, which is not read; a little-endian one was expected", g->file);
     if (g->version != 2 && g->version != 3)
         return err_set(err, "%s: GGUF version %u is not supported (2 and 3 are)", g->file, g->version);
     if (g->n_values > c->left / 12 || *n_tensors > c->left / 24) /* the least that a key and a tensor take */
@@ -296,6 +298,66 @@ bool gguf_text(struct gguf_string *out, const struct gguf *g, const char *key)
         return false;
     *out = v->string;
     return true;
+}
+
+/* The value that holds the one number: v itself, or *first for an array of equal ones. NULL and an error else. */
+static const struct gguf_value *one_number(struct gguf_value *first, const struct gguf *g, const struct gguf_value *v, const char *key,
+                                           struct err *err)
+{
+    bool numbers = is_int(v->element_type) || v->element_type == GGUF_F32;
+    if (is_int(v->type) || is_float(v->type))
+        return v;
+    if (v->type != GGUF_ARRAY || !numbers || v->count == 0) {
+        err_set(err, "%s: the key %s is of the wrong type: a number was expected", g->file, key);
+        return NULL;
+    }
+    size_t bytes = type_bytes[v->element_type];
+    for (uint64_t k = 1; k < v->count; k++)
+        if (memcmp(v->data, v->data + k * bytes, bytes)) {
+            err_set(err, "%s: the key %s is an array of different numbers, one for each block; one number for all was expected", g->file,
+                    key);
+            return NULL;
+        }
+    float f = 0;
+    *first = (struct gguf_value){.type = v->element_type};
+    if (v->element_type == GGUF_F32)
+        memcpy(&f, v->data, sizeof f);
+    else
+        first->i = element_int(v->data, v->element_type);
+    first->f = v->element_type == GGUF_F32 ? (double)f : (double)first->i;
+    return first;
+}
+
+static int one(struct gguf_value *out, const struct gguf *g, const char *key, bool needed, struct err *err)
+{
+    struct gguf_value first;
+    const struct gguf_value *v = gguf_find(g, key), *number = v ? one_number(&first, g, v, key, err) : NULL;
+    if (!v)
+        return needed ? err_set(err, "%s: the key %s (a number) is missing", g->file, key) : 1;
+    if (!number)
+        return -1;
+    *out = *number;
+    return 0;
+}
+
+int gguf_one_int(int64_t *out, const struct gguf *g, const char *key, bool needed, struct err *err)
+{
+    struct gguf_value v = {0};
+    int rc = one(&v, g, key, needed, err);
+    if (rc == 0 && !is_int(v.type))
+        return err_set(err, "%s: the key %s is of the wrong type: a whole number was expected", g->file, key);
+    if (rc == 0)
+        *out = v.i;
+    return rc < 0 ? -1 : 0;
+}
+
+int gguf_one_float(double *out, const struct gguf *g, const char *key, bool needed, struct err *err)
+{
+    struct gguf_value v = {0};
+    int rc = one(&v, g, key, needed, err);
+    if (rc == 0)
+        *out = v.f;
+    return rc < 0 ? -1 : 0;
 }
 
 int64_t gguf_array_int(const struct gguf_value *v, uint64_t k)

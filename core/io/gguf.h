@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/base/err.h"
+
 enum gguf_type {
     GGUF_U8,
     GGUF_I8,
@@ -57,6 +59,11 @@ bool gguf_int(int64_t *out, const struct gguf *g, const char *key);
 bool gguf_float(double *out, const struct gguf *g, const char *key);
 bool gguf_bool(bool *out, const struct gguf *g, const char *key);
 bool gguf_text(struct gguf_string *out, const struct gguf *g, const char *key);
+
+/* As gguf_int and gguf_float, for keys that are one number: an absent one leaves *out alone and is an error only where `needed`; an
+ * array of equal numbers, one for each block, is that number; an array of different ones, or another type, is an error. */
+int gguf_one_int(int64_t *out, const struct gguf *g, const char *key, bool needed, struct err *err);
+int gguf_one_float(double *out, const struct gguf *g, const char *key, bool needed, struct err *err);
 
 /* Bytes of a type of fixed size; 0 for the others. */
 size_t gguf_type_bytes(enum gguf_type t);

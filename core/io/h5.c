@@ -74,12 +74,16 @@ static int open_writer(struct h5_writer *w, const char *path, int64_t alignment,
     *w = (struct h5_writer){0};
     if (file_writer_open(&w->out, path, err) != 0)
         return -1;
+    if (alignment && !w->out.tmp) {
+        h5_writer_abort(w);
+        return err_set(err, "%s: a regular file was expected", path);
+    }
     struct quiet q = h5_quiet_begin();
     int rc = -1;
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
         (alignment ? H5Pset_alignment(access, 1, (hsize_t)alignment) : H5Pset_fapl_core(access, IMAGE_STEP, false)) < 0 ||
-        (w->file = H5Fcreate(w->out.tmp, H5F_ACC_TRUNC, H5P_DEFAULT, access)) < 0) {
+        (w->file = H5Fcreate(alignment ? w->out.tmp : path, H5F_ACC_TRUNC, H5P_DEFAULT, access)) < 0) {
         h5_fail(err, path, "/", "cannot make an HDF5 file");
         goto done;
     }

@@ -46,16 +46,14 @@ static int read_entry(struct tensor *t, const char **passed, const json_t *entry
     int k = 0;
     while (k < N_TYPE_NAMES && strcmp(type, type_names[k].name))
         k++;
-    if (k == N_TYPE_NAMES)
-        return err_set(err, "%s: tensor %s: dtype %s is not supported (F32, F16, BF16 and F8_E4M3 are)", t->file, t->name, type);
-    if (read_shape(t, json_object_get(entry, "shape"), err) != 0)
+    *passed = k == N_TYPE_NAMES || type_names[k].dtype < 0 ? type : NULL; /* an error only where a weight has it */
+    if (!*passed && read_shape(t, json_object_get(entry, "shape"), err) != 0)
         return -1;
     const json_t *a = json_array_get(range, 0), *b = json_array_get(range, 1);
     json_int_t begin = json_integer_value(a), end = json_integer_value(b);
     if (!json_is_integer(a) || !json_is_integer(b) || begin < 0 || end < begin || (uint64_t)end > size)
         return err_set(err, "%s: tensor %s: data_offsets [%lld, %lld] lie outside the %zu bytes of data (file truncated?)", t->file,
                        t->name, (long long)begin, (long long)end, size);
-    *passed = type_names[k].dtype < 0 ? type_names[k].name : NULL;
     if (*passed)
         return 0;
     t->dtype = (enum dtype)type_names[k].dtype;
@@ -67,21 +65,48 @@ static int read_entry(struct tensor *t, const char **passed, const json_t *entry
     return 0;
 }
 
+/* The header, n bytes from the eighth on, as a new reference; NULL and an error. */
+static json_t *read_header(uint64_t *n, const struct file_map *map, const char *file, struct err *err)
+{
+    json_error_t why;
+    *n = 0;
+    if (map->size >= 8)
+        memcpy(n, map->data, 8); /* little-endian, like every machine this runs on */
+    if (map->size < 8 || *n > map->size - 8 || *n > HEADER_MAX || *n < 2) {
+        err_set(err, "%s: not a safetensors file, or truncated: a header of %llu bytes in a file of %zu", file,
+                (unsigned long long)*n, map->size);
+        return NULL;
+    }
+    json_t *root = json_loadb((const char *)map->data + 8, (size_t)*n, JSON_REJECT_DUPLICATES, &why);
+    if (root && json_is_object(root))
+        return root;
+    err_set(err, "%s: the safetensors header is not valid JSON: %s", file, root ? "an object was expected" : why.text);
+    json_decref(root);
+    return NULL;
+}
+
+int safetensors_note(char **note, const char *path, struct err *err)
+{
+    struct file_map map;
+    uint64_t n;
+    *note = NULL;
+    if (file_map(&map, path, err) != 0)
+        return -1;
+    json_t *root = read_header(&n, &map, path, err);
+    const char *text = json_string_value(json_object_get(json_object_get(root, "__metadata__"), "espalier"));
+    int rc = !root ? -1 : text && !(*note = strdup(text)) ? err_set(err, "%s: out of memory", path) : 0;
+    json_decref(root);
+    file_unmap(&map);
+    return rc;
+}
+
 int safetensors_add(struct source *s, const struct file_map *map, const char *file, int64_t *cap, struct err *err)
 {
-    uint64_t n = 0;
-    if (map->size >= 8)
-        memcpy(&n, map->data, 8); /* little-endian, like every machine this runs on */
-    if (map->size < 8 || n > map->size - 8 || n > HEADER_MAX || n < 2)
-        return err_set(err, "%s: not a safetensors file, or truncated: a header of %llu bytes in a file of %zu", file,
-                       (unsigned long long)n, map->size);
-    json_error_t why;
-    json_t *root = json_loadb((const char *)map->data + 8, (size_t)n, JSON_REJECT_DUPLICATES, &why);
-    if (!root || !json_is_object(root)) {
-        json_decref(root);
-        return err_set(err, "%s: the safetensors header is not valid JSON: %s", file, root ? "an object was expected" : why.text);
-    }
+    uint64_t n;
     int rc = 0;
+    json_t *root = read_header(&n, map, file, err);
+    if (!root)
+        return -1;
     const char *name;
     json_t *entry;
     json_object_foreach(root, name, entry) {
@@ -90,8 +115,10 @@ int safetensors_add(struct source *s, const struct file_map *map, const char *fi
         struct tensor t = {.file = file, .name = arena_strdup(&s->arena, name, err)};
         const char *passed = NULL;
         rc = t.name ? read_entry(&t, &passed, entry, map->data + 8 + n, map->size - 8 - (size_t)n, err) : -1;
+        if (rc == 0 && passed)
+            passed = arena_strdup(&s->arena, passed, err);
         if (rc == 0)
-            rc = passed ? source_pass_over(s, &t, passed, err) : source_add(s, &t, cap, err);
+            rc = passed ? source_pass_over(s, &t, passed, err) : t.data ? source_add(s, &t, cap, err) : -1;
         if (rc != 0)
             break;
     }
@@ -110,13 +137,13 @@ static const char *type_name(enum dtype t)
 }
 
 int safetensors_writer_open(struct safetensors_writer *w, const char *path, const struct tensor_entry *entries, int64_t n,
-                            struct err *err)
+                            const char *note, struct err *err)
 {
     int rc = -1;
     char *text = NULL;
     json_t *root = json_object();
     int64_t at = 0;
-    json_object_set_new(root, "__metadata__", json_pack("{ss}", "format", "pt"));
+    json_object_set_new(root, "__metadata__", json_pack("{ss ss*}", "format", "pt", "espalier", note));
     for (int64_t i = 0; i < n; i++) {
         const struct tensor_entry *e = &entries[i];
         json_t *shape = json_array();
@@ -206,7 +233,7 @@ static int open_shard(struct safetensors_folder *f, struct err *err)
     f->left = 0;
     for (int64_t i = a; i < b; i++)
         f->left += entry_bytes(&f->entries[i]);
-    f->open = safetensors_writer_open(&f->w, path, f->entries + a, b - a, err) == 0;
+    f->open = safetensors_writer_open(&f->w, path, f->entries + a, b - a, NULL, err) == 0;
     free(path);
     return f->open ? 0 : -1;
 }

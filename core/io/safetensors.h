@@ -13,9 +13,13 @@ struct safetensors_writer {
     int64_t n;
 };
 
-/* Writes the header for entries[n] of f32, f16, bf16 or f8_e4m3, which must outlive the writer. */
+/* Writes the header for entries[n] of f32, f16, bf16 or f8_e4m3, which must outlive the writer. note, unless NULL, goes into the
+ * metadata under "espalier". */
 int safetensors_writer_open(struct safetensors_writer *w, const char *path, const struct tensor_entry *entries, int64_t n,
-                            struct err *err);
+                            const char *note, struct err *err);
+
+/* That note of a file: *note is malloc'ed, or NULL where there is none. */
+int safetensors_note(char **note, const char *path, struct err *err);
 /* Appends bytes of tensor data; a tensor may come in several pieces. */
 int safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t bytes, struct err *err);
 int safetensors_writer_commit(struct safetensors_writer *w, struct err *err);

@@ -125,7 +125,8 @@ static int add_file(struct source *s, const char *path, int64_t *cap, struct err
     return is_pytorch(map, path) ? pytorch_add(s, map, name, cap, err) : safetensors_add(s, map, name, cap, err);
 }
 
-/* Opens every shard that the index names and checks that each tensor is where the index says. */
+/* Opens every shard that the index names and checks that each tensor is where the index says. One that no shard holds is missed
+ * where it is needed. */
 static int add_shards(struct source *s, const char *dir, const char *index, int64_t *cap, struct err *err)
 {
     json_t *root = json_read(index, err), *seen = json_object();
@@ -150,9 +151,10 @@ static int add_shards(struct source *s, const char *dir, const char *index, int6
         json_object_set_new(seen, shard, json_true());
         char *path = path_join(dir, shard, err);
         int added = -1;
-        if (path && !path_exists(path))
+        int there = path ? path_status(path, err) : -1;
+        if (there == 0)
             err_set(err, "%s: names tensor %s in %s, which is missing", index, name, path);
-        else if (path)
+        else if (there > 0)
             added = add_file(s, path, cap, err);
         free(path);
         if (added != 0)
@@ -162,10 +164,8 @@ static int add_shards(struct source *s, const char *dir, const char *index, int6
         goto done;
     json_object_foreach(map, name, value) {
         const struct tensor *t = source_find(s, name);
-        const struct passed_over *p = source_passed_over(s, name);
-        const char *holder = t ? t->file : p ? p->file : "";
-        if (strcmp(path_base(holder), json_string_value(value))) {
-            err_set(err, "%s: names tensor %s in %s, which does not hold it", index, name, json_string_value(value));
+        if (t && strcmp(path_base(t->file), json_string_value(value))) {
+            err_set(err, "%s: names tensor %s in %s, but %s holds it", index, name, json_string_value(value), t->file);
             goto done;
         }
     }
@@ -192,8 +192,8 @@ static int open_folder(struct source *s, const char *dir, int64_t *cap, struct e
         char *path = path_join(dir, files[i].name, err);
         if (!path)
             return -1;
-        bool there = path_exists(path);
-        int rc = !there ? 0 : files[i].index ? add_shards(s, dir, path, cap, err) : add_file(s, path, cap, err);
+        int there = path_status(path, err);
+        int rc = there < 0 ? -1 : !there ? 0 : files[i].index ? add_shards(s, dir, path, cap, err) : add_file(s, path, cap, err);
         free(path);
         if (there)
             return rc;
@@ -205,10 +205,12 @@ int source_open(struct source *s, const char *path, struct err *err)
 {
     *s = (struct source){0};
     int64_t cap = 0;
-    int rc;
-    if (path_is_dir(path))
+    int rc, there = path_status(path, err);
+    if (there < 0)
+        rc = -1;
+    else if (path_is_dir(path))
         rc = open_folder(s, path, &cap, err);
-    else if (!path_exists(path))
+    else if (!there)
         rc = err_set(err, "%s: no such model: a Hugging Face folder, a .gguf or a .h5 file was expected", path);
     else
         rc = add_file(s, path, &cap, err);

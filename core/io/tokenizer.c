@@ -26,7 +26,12 @@ static int encode(struct ids *out, const struct tokenizer *t, const char *text, 
 {
     struct encoder e = {.t = t, .out = out, .err = err, .plain = plain, .literal = literal};
     e.match = pcre2_match_data_create(1, NULL);
+    size_t before = out->n;
     int rc = e.match ? split_text(&e, text, n) : err_set(err, "out of memory");
+    for (size_t i = before; rc == 0 && t->limit > 0 && i < out->n; i++)
+        if (out->ids[i] >= t->limit)
+            rc = err_set(err, "%s: the token \"%.*s\" has the id %d, the model's embedding has the rows 0 to %lld", t->file,
+                         (int)t->tokens[out->ids[i]].text.n, t->tokens[out->ids[i]].text.s, out->ids[i], (long long)t->limit - 1);
     pcre2_match_data_free(e.match);
     free(e.left_of);
     free(e.work);
@@ -52,12 +57,14 @@ int tokenizer_encode_chat(struct ids *out, const struct tokenizer *t, const char
 
 /* The tokenizer's file in a Hugging Face folder, malloc'ed, or NULL and an error. The model goes before the JSON where the old
  * tokenizer is asked for, which read that. */
-static char *file_in_folder(const char *dir, bool legacy, struct err *err)
+static char *file_in_folder(struct tokenizer *t, const char *dir, bool legacy, struct err *err)
 {
     char *json = path_join(dir, "tokenizer.json", err), *spm = path_join(dir, "tokenizer.model", err), *found = NULL;
     if (!json || !spm)
         goto done;
-    bool has_json = path_exists(json), has_spm = path_exists(spm);
+    int has_json = path_status(json, err), has_spm = path_status(spm, err);
+    if (has_json < 0 || has_spm < 0)
+        goto done;
     if (has_spm && (legacy || !has_json)) {
         found = spm;
         spm = NULL;
@@ -65,6 +72,7 @@ static char *file_in_folder(const char *dir, bool legacy, struct err *err)
         found = json;
         json = NULL;
     } else {
+        t->absent = true;
         err_set(err, "%s: no tokenizer.json or tokenizer.model in this folder", dir);
     }
 done:
@@ -124,6 +132,7 @@ static int open_inside(struct tokenizer *t, const char *path, bool legacy, struc
     bool json = has_file(t, "tokenizer.json"), spm = has_file(t, "tokenizer.model");
     if (spm && (legacy || !json))
         return tokenizer_from_spm(t, "tokenizer.model", err);
+    t->absent = !json;
     return json ? tokenizer_from_json(t, "tokenizer.json", err) : err_set(err, "%s: no tokenizer in this file", path);
 }
 
@@ -133,11 +142,14 @@ static int open_file(struct tokenizer *t, const char *path, bool legacy, struct 
         const char *suffix;
         int (*read)(struct tokenizer *t, const char *path, struct err *err);
     } readers[] = {{".json", tokenizer_from_json}, {".model", tokenizer_from_spm}, {".gguf", tokenizer_from_gguf}};
-    if (!path_exists(path))
+    int there = path_status(path, err);
+    if (there < 0)
+        return -1;
+    if (!there)
         return err_set(
             err, "%s: no such tokenizer: a folder, a tokenizer.json, a tokenizer.model, a .gguf or a .h5 file was expected", path);
     if (path_is_dir(path)) {
-        char *file = file_in_folder(path, legacy, err);
+        char *file = file_in_folder(t, path, legacy, err);
         int rc = file ? open_file(t, file, legacy, err) : -1;
         free(file);
         return rc;
@@ -151,9 +163,11 @@ static int open_file(struct tokenizer *t, const char *path, bool legacy, struct 
     return err_set(err, "%s: not a tokenizer that can be read: tokenizer.json, tokenizer.model, .gguf or .h5 was expected", path);
 }
 
-static int open_as(struct tokenizer **out, const char *path, bool legacy, struct err *err)
+/* *absent: there is none; that is an error like others. */
+static int open_as(struct tokenizer **out, bool *absent, const char *path, bool legacy, struct err *err)
 {
     *out = NULL;
+    *absent = false;
     struct tokenizer *t = calloc(1, sizeof *t);
     if (!t)
         return err_set(err, "out of memory");
@@ -165,6 +179,7 @@ static int open_as(struct tokenizer **out, const char *path, bool legacy, struct
                       "%s: the legacy treatment of special tokens is that of a SentencePiece model: a tokenizer.model or a GGUF of "
                       "the llama kind was expected",
                       t->file);
+    *absent = rc != 0 && t->absent;
     if (rc != 0) {
         tokenizer_free(t);
         return -1;
@@ -177,12 +192,29 @@ static int open_as(struct tokenizer **out, const char *path, bool legacy, struct
 
 int tokenizer_open(struct tokenizer **out, const char *path, struct err *err)
 {
-    return open_as(out, path, false, err);
+    bool absent;
+    return open_as(out, &absent, path, false, err);
+}
+
+int tokenizer_open_if_any(struct tokenizer **out, const char *path, struct err *err)
+{
+    struct err why = {0};
+    bool absent;
+    if (open_as(out, &absent, path, false, &why) == 0 || absent)
+        return 0;
+    *err = err->code ? *err : why;
+    return -1;
+}
+
+void tokenizer_set_limit(struct tokenizer *t, int64_t rows)
+{
+    t->limit = rows;
 }
 
 int tokenizer_open_legacy(struct tokenizer **out, const char *path, struct err *err)
 {
-    return open_as(out, path, true, err);
+    bool absent;
+    return open_as(out, &absent, path, true, err);
 }
 
 void tokenizer_free(struct tokenizer *t)

@@ -24,6 +24,14 @@ int ids_push(struct ids *list, int32_t id, struct err *err);
 int tokenizer_open(struct tokenizer **out, const char *path, struct err *err);
 void tokenizer_free(struct tokenizer *t);
 
+/* As tokenizer_open, but *out is NULL and nothing is wrong where there is no tokenizer. One that is there and cannot be read is an
+ * error: what is made without it would be another model. */
+int tokenizer_open_if_any(struct tokenizer **out, const char *path, struct err *err);
+
+/* Says how many rows the model's embedding has: encoding to an id from there on is an error. (A vocabulary may hold tokens that were
+ * added and are never used.) 0, as at first: all ids are fine. */
+void tokenizer_set_limit(struct tokenizer *t, int64_t rows);
+
 /* As tokenizer_open, but treats special tokens as the LlamaTokenizer of transformers did before its 5th version, with legacy=True:
  * see tokenizer_encode. Reads a folder's tokenizer.model even if it has a tokenizer.json. A tokenizer that is not SentencePiece's
  * is a usage error. */

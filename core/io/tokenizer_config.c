@@ -53,7 +53,7 @@ int tokenizer_read_file(char **data, size_t *n, const struct tokenizer *t, const
     if (!t->dir)
         return 0;
     char *path = path_join(t->dir, name, err);
-    int rc = !path ? -1 : path_exists(path) ? file_read(data, n, path, err) : 0;
+    int there = path ? path_status(path, err) : -1, rc = there > 0 ? file_read(data, n, path, err) : there;
     free(path);
     return rc;
 }

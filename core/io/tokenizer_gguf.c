@@ -69,8 +69,11 @@ static int read_pre(struct tokenizer *t, const struct gguf *g, struct err *err)
 static int read_kind(struct tokenizer *t, const struct gguf *g, struct err *err)
 {
     struct gguf_string model;
-    if (!gguf_text(&model, g, "tokenizer.ggml.model"))
-        return err_set(err, "%s: no tokenizer in this file: tokenizer.ggml.model is missing", t->file);
+    bool said = gguf_text(&model, g, "tokenizer.ggml.model");
+    t->absent = !said || (model.n == 8 && !memcmp(model.s, "no_vocab", 8)) || (model.n == 4 && !memcmp(model.s, "none", 4));
+    if (t->absent)
+        return err_set(err, "%s: no tokenizer in this file: tokenizer.ggml.model is %s", t->file, said ? "none" : "missing");
+
     if (model.n == 4 && !memcmp(model.s, "gpt2", 4)) {
         if (read_pre(t, g, err) != 0)
             return -1;

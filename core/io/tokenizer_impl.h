@@ -111,6 +111,8 @@ struct decoder {
 };
 
 struct tokenizer {
+    bool absent; /* opening failed because there is none, not because it cannot be read */
+    int64_t limit; /* ids from here on have no row in the model's embedding; 0: not known */
     enum tokenizer_kind kind;
     struct arena arena;
     char *pool; /* what is left of the arena's last block for strings */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/tokenizer_impl.h"
@@ -233,7 +234,7 @@ static int copy_files(const struct tokenizer *t, const struct receiver *to, stru
         if (!strcmp(names[i], own))
             continue;
         char *from = path_join(t->dir, names[i], err);
-        int rc = !from ? -1 : path_exists(from) ? copy_file(from, to, names[i], err) : 0;
+        int there = from ? path_status(from, err) : -1, rc = there > 0 ? copy_file(from, to, names[i], err) : there;
         free(from);
         if (rc != 0)
             return -1;

@@ -7,12 +7,16 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 
-/* rope_parameters (transformers 5) or rope_scaling (older): the same fields under another name. */
+/* rope_parameters (transformers 5) or rope_scaling (older): the same fields under another name. Where a config has both, rope_scaling
+ * counts, as in transformers. Without its original context, llama3's scaling takes the model's context, as there. */
 static int read_rope(struct config *cfg, const json_t *root, const char *file, struct err *err)
 {
-    const json_t *r = json_object_get(root, "rope_parameters");
-    if (!json_is_object(r))
-        r = json_object_get(root, "rope_scaling");
+    const json_t *parameters = json_object_get(root, "rope_parameters"), *r = json_object_get(root, "rope_scaling");
+    cfg->rope_original_context = cfg->context_length;
+    if (!json_is_object(r) || json_object_size(r) == 0)
+        r = parameters;
+    if (json_is_object(parameters) && json_get_real(&cfg->rope_theta, parameters, "rope_theta", file, err) != 0)
+        return -1;
     if (json_get_real(&cfg->rope_theta, root, "rope_theta", file, err) != 0)
         return -1;
     if (!json_is_object(r))
@@ -93,7 +97,6 @@ int config_from_json(struct config *cfg, const json_t *root, const char *file, s
                            .rope_factor = 1,
                            .rope_low_freq_factor = 1,
                            .rope_high_freq_factor = 4,
-                           .rope_original_context = 8192,
                            .context_length = 2048,
                            .bos = -1,
                            .eos = -1,
@@ -150,10 +153,31 @@ int config_from_hf(struct config *cfg, const char *dir, struct err *err)
     return rc;
 }
 
+/* As llama.cpp has it: scaling without a type is linear; rope.scale_linear is the factor's older name, and 0 is no factor. */
+static int gguf_rope_scaling(struct config *cfg, const struct gguf *g, struct err *err)
+{
+    struct gguf_string type = {"linear", 6};
+    double factor = 0;
+    if (gguf_find(g, "llama.rope.scaling.type") && !gguf_text(&type, g, "llama.rope.scaling.type"))
+        return err_set(err, "%s: the key llama.rope.scaling.type is of the wrong type: a string was expected", g->file);
+    if (gguf_one_float(&factor, g, "llama.rope.scale_linear", false, err) != 0 ||
+        gguf_one_float(&factor, g, "llama.rope.scaling.factor", false, err) != 0)
+        return -1;
+    if (type.n == 6 && !memcmp(type.s, "linear", 6)) {
+        cfg->rope_kind = factor != 0 && factor != 1 ? ROPE_LINEAR : ROPE_DEFAULT;
+        cfg->rope_factor = factor != 0 ? factor : 1;
+        return 0;
+    }
+    if (type.n == 4 && !memcmp(type.s, "none", 4))
+        return 0;
+    return err_set(err, "%s: rope scaling \"%.*s\" is not supported (none and linear are)", g->file,
+                   (int)(type.n < 60 ? type.n : 60), type.s);
+}
+
 int config_from_gguf(struct config *cfg, const struct gguf *g, struct err *err)
 {
     *cfg = (struct config){.rope_theta = 10000, .rope_factor = 1, .bos = -1, .eos = -1, .pad = -1};
-    struct gguf_string arch = {"", 0}, scaling = {"none", 4};
+    struct gguf_string arch = {"", 0};
     if (!gguf_text(&arch, g, "general.architecture"))
         return err_set(err, "%s: the key general.architecture is missing", g->file);
     if (arch.n != 5 || memcmp(arch.s, "llama", 5))
@@ -177,18 +201,11 @@ int config_from_gguf(struct config *cfg, const struct gguf *g, struct err *err)
         {"tokenizer.ggml.padding_token_id", &cfg->pad, false},
     };
     for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
-        if (!gguf_int(ints[i].out, g, ints[i].key) && ints[i].needed)
-            return err_set(err, "%s: the key %s (a whole number) is missing", g->file, ints[i].key);
-    if (!gguf_float(&cfg->norm_eps, g, "llama.attention.layer_norm_rms_epsilon"))
-        return err_set(err, "%s: the key llama.attention.layer_norm_rms_epsilon is missing", g->file);
-    gguf_float(&cfg->rope_theta, g, "llama.rope.freq_base");
-    gguf_text(&scaling, g, "llama.rope.scaling.type");
-    if (scaling.n == 6 && !memcmp(scaling.s, "linear", 6)) {
-        cfg->rope_kind = ROPE_LINEAR;
-        gguf_float(&cfg->rope_factor, g, "llama.rope.scaling.factor");
-    } else if (scaling.n != 4 || memcmp(scaling.s, "none", 4)) {
-        return err_set(err, "%s: rope scaling \"%.*s\" is not supported (none and linear are)", g->file, (int)scaling.n, scaling.s);
-    }
+        if (gguf_one_int(ints[i].out, g, ints[i].key, ints[i].needed, err) != 0)
+            return -1;
+    if (gguf_one_float(&cfg->norm_eps, g, "llama.attention.layer_norm_rms_epsilon", true, err) != 0 ||
+        gguf_one_float(&cfg->rope_theta, g, "llama.rope.freq_base", false, err) != 0 || gguf_rope_scaling(cfg, g, err) != 0)
+        return -1;
     if (!cfg->n_kv_heads)
         cfg->n_kv_heads = cfg->n_heads;
     if (!cfg->head_dim && cfg->n_heads > 0)

@@ -268,7 +268,7 @@ static int save_weights(const struct lora_set *l, const struct model *m, const c
     struct saving s = {arena_alloc(&arena, max, sizeof *s.entries, err), arena_alloc(&arena, max, sizeof *s.names, err),
                        arena_alloc(&arena, max, sizeof *s.data, err), 0};
     if (!s.entries || !s.names || !s.data || visit(l, m, list_one, &s, err) != 0 ||
-        safetensors_writer_open(&w, path, s.entries, s.n, err) != 0)
+        safetensors_writer_open(&w, path, s.entries, s.n, NULL, err) != 0)
         goto done;
     for (int64_t i = 0; i < s.n; i++)
         if (safetensors_writer_put(&w, s.data[i], (size_t)(s.entries[i].shape[0] * s.entries[i].shape[1]) * 4, err) != 0) {

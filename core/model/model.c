@@ -38,8 +38,19 @@ void model_proj_shape(int64_t *rows, int64_t *cols, const struct config *cfg, en
     *cols = p == PROJ_O ? q : p == PROJ_DOWN ? cfg->ffn_dim : cfg->dim;
 }
 
+/* A checkpoint of the model without its head (transformers' LlamaModel) has the same names without "model.". */
+static const char *name_in_file(const struct model *m, const char *name)
+{
+    enum { PREFIX = sizeof "model." - 1 };
+    bool there = source_find(&m->src, name) || source_passed_over(&m->src, name);
+    if (there || strncmp(name, "model.", PREFIX) != 0)
+        return name;
+    return source_find(&m->src, name + PREFIX) || source_passed_over(&m->src, name + PREFIX) ? name + PREFIX : name;
+}
+
 static const struct tensor *need(const struct model *m, const char *name, int64_t rows, int64_t cols, struct err *err)
 {
+    name = name_in_file(m, name);
     const struct tensor *t = source_find(&m->src, name);
     const struct passed_over *p = source_passed_over(&m->src, name);
     if (!t && p)
@@ -93,7 +104,8 @@ static int bind_vector(const float **out, struct model *m, const char *name, int
                        struct err *err)
 {
     *out = NULL;
-    if (optional && !source_find(&m->src, name) && !source_passed_over(&m->src, name))
+    const char *there = name_in_file(m, name);
+    if (optional && !source_find(&m->src, there) && !source_passed_over(&m->src, there))
         return 0;
     const struct tensor *t = need(m, name, 1, n, err);
     if (!t)
@@ -179,15 +191,25 @@ static void recognise_llama3(struct model *m)
     }
 }
 
+/* Whether the file has a head of its own that is not the embedding, whatever the config says: transformers uses it then. */
+static bool has_other_head(const struct model *m, const struct tensor_names *names)
+{
+    const struct tensor *t = source_find(&m->src, names->head);
+    size_t bytes = (size_t)m->embed.rows * m->embed.row_bytes;
+    return t && (t->dtype != m->embed.dtype || t->bytes != bytes || (t->data != m->embed.data && memcmp(t->data, m->embed.data, bytes)));
+}
+
 static int bind_tensors(struct model *m, struct err *err)
 {
     const struct config *cfg = &m->cfg;
     bool gguf = m->src.gguf != NULL;
     const struct tensor_names *names = gguf ? &gguf_names : &hf_names;
-    if (bind_weight(&m->embed, m, names->embed, cfg->vocab_size, cfg->dim, 0, err) != 0 ||
+    const char *embed = source_find(&m->src, name_in_file(m, names->embed)) || !cfg->tied_embeddings ? names->embed : names->head;
+    if (bind_weight(&m->embed, m, embed, cfg->vocab_size, cfg->dim, 0, err) != 0 ||
         bind_vector(&m->head.norm, m, names->norm, cfg->dim, false, 0, err) != 0)
         return -1;
     m->head.eps = (float)cfg->norm_eps;
+    m->cfg.tied_embeddings = cfg->tied_embeddings && !has_other_head(m, names);
     if (cfg->tied_embeddings)
         m->head.w = m->embed;
     else if (bind_weight(&m->head.w, m, names->head, cfg->vocab_size, cfg->dim, 0, err) != 0)
@@ -253,9 +275,9 @@ static int hash_index(struct model *m, struct err *err)
         free(text);
         return err_set(err, "out of memory");
     }
-    bytes_sha256(m->hash, text, n);
+    int rc = bytes_sha256(m->hash, text, n, err); /* of the shape; see model_fingerprint for the weights */
     free(text);
-    return 0;
+    return rc;
 }
 
 int model_open(struct model *m, const char *path, struct err *err)

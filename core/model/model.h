@@ -21,6 +21,7 @@ struct model {
     struct head head;
     const float *rope_factors; /* [head_dim / 2] divisors of the rotary frequencies (GGUF's rope_freqs), or NULL */
     char hash[65];             /* SHA-256 over the description and the tensor index: names, types, shapes */
+    char fingerprint[65];      /* "" until model_fingerprint */
     struct stream *stream;     /* NULL: weights stay in memory as the system sees fit; see core/model/stream.h */
     struct arena arena;
 };
@@ -29,6 +30,12 @@ struct model {
  * but headers. */
 int model_open(struct model *m, const char *path, struct err *err);
 void model_close(struct model *m);
+
+/* Identity of the weights, in m->fingerprint: SHA-256 over the hash, what the description says about the numbers, and a sample of
+ * each tensor's bytes as they are in the file: all of a tensor up to 1 MiB, else four pieces of 16 KiB, from its first byte to its
+ * last. A model of 13 GB takes reading 20 MiB. The weights of one block alone: for telling which block of which model it is. */
+int model_fingerprint(struct model *m, struct err *err);
+int model_block_fingerprint(char hex[65], const struct model *m, int64_t block, struct err *err);
 
 /* Another list of what runs over the same weights: dropping from a view leaves the model as it is. Both may be run, by one thread
  * at a time. A view is released by model_view_free, before its model is closed. */

@@ -101,6 +101,7 @@ json_t *saved_config(const struct model *m, const struct manifest_options *o, st
         err_set(err, "%s: out of memory", m->path);
         return NULL;
     }
+    json_object_set_new(root, "tie_word_embeddings", json_boolean(m->cfg.tied_embeddings)); /* as it is, whatever its file said */
     json_object_set_new(root, "num_hidden_layers", json_integer(m->n_order));
     shorten_lists(root, m);
     config_set_dtypes(root, o->dtype, o->rest);

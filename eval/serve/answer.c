@@ -1,5 +1,6 @@
 /* Answers in OpenAI's shapes. */
 #include "eval/serve/serve_impl.h"
+#include "core/base/utf8.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@ static json_t *text_json(const char *s, size_t n)
     json_t *v = json_stringn(s, n);
     if (v)
         return v;
-    char *valid = text_valid(&m, s, n);
+    char *valid = utf8_repaired(&m, s, n);
     v = valid ? json_stringn(valid, m) : NULL;
     free(valid);
     return v ? v : json_string("");
@@ -24,7 +25,7 @@ static json_t *token_json(const struct tokenizer *t, int32_t id)
     char spare[1], spelled[16 + 4 * 64];
     const char *bytes;
     size_t n = tokenizer_token_bytes(&bytes, spare, t, id), at = 6;
-    if (text_is_valid(bytes, n))
+    if (utf8_valid(bytes, n))
         return text_json(bytes, n);
     memcpy(spelled, "bytes:", 7);
     for (size_t i = 0; i < n && i < 64; i++)

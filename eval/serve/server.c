@@ -115,7 +115,9 @@ static bool has_key(const struct server *s, struct MHD_Connection *conn)
         return true;
     if (!header || strncasecmp(header, "Bearer ", 7) != 0)
         return false;
-    bytes_sha256(hash, header + 7, strlen(header + 7));
+    struct err none = {0};
+    if (bytes_sha256(hash, header + 7, strlen(header + 7), &none) != 0)
+        return false;
     for (int i = 0; i < s->o.n_keys; i++)
         found |= CRYPTO_memcmp(hash, s->key_hashes[i], 64) == 0;
     return found;
@@ -300,11 +302,13 @@ int server_open(struct server **out, const struct serve_variant *variants, int n
     metrics_open(&s->metrics);
     json_object_seed(0); /* before there are threads */
     s->key_hashes = calloc((size_t)o->n_keys + 1, sizeof *s->key_hashes);
-    for (int i = 0; s->key_hashes && i < o->n_keys; i++)
-        bytes_sha256(s->key_hashes[i], o->keys[i], strlen(o->keys[i]));
+    int rc = s->key_hashes ? 0 : err_set(err, "out of memory");
+    for (int i = 0; rc == 0 && i < o->n_keys; i++)
+        rc = bytes_sha256(s->key_hashes[i], o->keys[i], strlen(o->keys[i]), err);
     for (int i = 0; i < n_variants; i++)
         runs[i] = variants[i].run;
-    int rc = s->key_hashes ? engine_open(&s->engine, runs, n_variants, c, &o->engine, err) : err_set(err, "out of memory");
+    if (rc == 0)
+        rc = engine_open(&s->engine, runs, n_variants, c, &o->engine, err);
     free(runs);
     if (rc != 0 || listen_on(s, err) != 0) {
         server_close(s);

@@ -2,29 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
-/* Bytes of the character at s[n]; 0: none; -1: one that n bytes may be the beginning of. */
-static int character_at(const char *s, size_t n)
-{
-    utf8proc_int32_t c;
-    utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &c);
-    if (k > 0)
-        return (int)k;
-    unsigned char lead = (unsigned char)*s;
-    size_t need = lead >= 0xf0 && lead < 0xf5 ? 4 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xc2 && lead < 0xe0 ? 2 : 0, i = 1;
-    while (i < n && ((unsigned char)s[i] & 0xc0) == 0x80)
-        i++;
-    return need > n && i == n ? -1 : 0;
-}
-
-bool text_is_valid(const char *s, size_t n)
-{
-    int k = 1;
-    for (size_t i = 0; i < n && k > 0; i += (size_t)k)
-        k = character_at(s + i, n - i);
-    return k > 0;
-}
+#include "core/base/utf8.h"
 
 size_t text_characters(const char *s, size_t n)
 {
@@ -32,21 +11,6 @@ size_t text_characters(const char *s, size_t n)
     for (size_t i = 0; i < n; i++)
         count += ((unsigned char)s[i] & 0xc0) != 0x80;
     return count;
-}
-
-char *text_valid(size_t *n_out, const char *s, size_t n)
-{
-    char *out = malloc(3 * n + 1), *to = out;
-    if (!out)
-        return NULL;
-    for (size_t i = 0; i < n;) {
-        int k = character_at(s + i, n - i);
-        to = k > 0 ? mempcpy(to, s + i, (size_t)k) : mempcpy(to, "\xEF\xBF\xBD", 3);
-        i += k > 0 ? (size_t)k : 1;
-    }
-    *to = 0;
-    *n_out = (size_t)(to - out);
-    return out;
 }
 
 int text_open(struct text_out *o, const struct tokenizer *t, const int32_t *before, size_t n, struct err *err)
@@ -121,9 +85,8 @@ static size_t unfinished(const char *s, size_t n)
     size_t marks = 0;
     while (marks < 9 && n >= marks + 3 && !memcmp(s + n - marks - 3, "\xEF\xBF\xBD", 3))
         marks += 3;
-    for (size_t back = 1; marks == 0 && back <= 3 && back <= n; back++)
-        if (((unsigned char)s[n - back] & 0xc0) != 0x80)
-            return character_at(s + n - back, back) < 0 ? back : 0;
+    if (marks == 0)
+        return n - utf8_whole(s, n);
     return marks;
 }
 

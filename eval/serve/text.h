@@ -26,11 +26,7 @@ int text_add(struct text_out *o, int32_t id, struct err *err);
 /* The next bytes that are certain: no unfinished character, nothing that may become a stop string, unless this is the end. */
 const char *text_take(struct text_out *o, size_t *n, bool end);
 
-/* n bytes as valid UTF-8 in a malloc'ed string: what is not becomes U+FFFD. NULL: out of memory. */
-char *text_valid(size_t *n_out, const char *s, size_t n);
-
-/* Whether n bytes are UTF-8; characters in them that are. */
-bool text_is_valid(const char *s, size_t n);
+/* Characters in n bytes of UTF-8. */
 size_t text_characters(const char *s, size_t n);
 
 #endif

@@ -1,6 +1,7 @@
 /* Training: the same bytes on any number of threads, with activations kept or computed again, and when it is resumed. */
 #include "tests/fixtures/fixture.h"
 
+#include "core/base/dir.h"
 #include "core/base/file.h"
 #include "train/trainer.h"
 

@@ -333,7 +333,7 @@ static void read_state(const char *path)
     double best;
     OK(lora_create(&l, &intact, 2, 4, 0, target, false, &err));
     struct adamw o = {0.9, 0.999, 1e-8, calloc((size_t)l.n_params, 4), calloc((size_t)l.n_params, 4), l.n_params, 0};
-    int rc = state_load(in_scratch("state"), &l, &o, &best, &err);
+    int rc = state_load(in_scratch("state"), &l, &o, &best, NULL, &err);
     check(rc, &err);
     if (rc == 0 && o.t < 0)
         fail_msg("a checkpoint after %lld steps", (long long)o.t);
@@ -435,7 +435,7 @@ static void make_adapter(void)
     OK(lora_create(&l, &intact, 2, 4, 0, target, false, &err));
     OK(lora_save(&l, &intact, in_scratch("adapter"), &err));
     struct adamw o = {0.9, 0.999, 1e-8, l.params, l.params, l.n_params, 5};
-    OK(state_save(in_scratch("state"), &l, &o, 1.5, &err));
+    OK(state_save(in_scratch("state"), &l, &o, 1.5, NULL, &err));
     lora_free(&l);
 }
 

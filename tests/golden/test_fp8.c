@@ -1,5 +1,6 @@
 /* f8_e4m3 against torch.float8_e4m3fn: the table of its 256 values, and the rounding of a thousand float32, among them ties, their
  * neighbours, and what is too large. */
+#include "tests/there.h"
 #include "tests/fixtures/fixture.h"
 
 #define GOLDEN "../shared/golden/fp8/fp8.json"

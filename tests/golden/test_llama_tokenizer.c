@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/there.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/gguf_write.h"

@@ -1,4 +1,5 @@
 /* The forward pass against PyTorch and transformers: two random models (tests/fixtures/README.md) through every way in. */
+#include "tests/there.h"
 #include "tests/fixtures/fixture.h"
 
 #include "core/model/save.h"

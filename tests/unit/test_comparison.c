@@ -1,5 +1,6 @@
 /* What a comparison leaves behind: the table to the letter, the arrays read back, and the page as text. How the page looks is for
  * eyes to judge. */
+#include "core/base/dir.h"
 #include "tests/html_page.h"
 #include "tests/tiny_model.h"
 

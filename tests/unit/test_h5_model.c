@@ -1,5 +1,6 @@
 /* Models in HDF5: what the program writes itself is in test_save.c; here are files that others might write, with the library's own
  * calls, good and bad. */
+#include "tests/there.h"
 #include "tests/tiny_model.h"
 
 #include <hdf5.h>

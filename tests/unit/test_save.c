@@ -1,5 +1,7 @@
 /* Writing models: every format takes the same tensors, and what comes back through any chain of formats is, byte for byte, what
  * went in. GGUF's blocks and order of rows are checked against a second account of them here. */
+#include "core/base/dir.h"
+#include "tests/there.h"
 #include "tests/tiny_llama.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
 /* Score files and what is chosen by them. */
+#include "tests/there.h"
 #include "tests/tiny_model.h"
 
 #include <math.h>

@@ -1,5 +1,6 @@
 /* Checkpoints of random weights: the shape that the config says, the same bytes from any number of threads, and weights that are
  * what the config asks for. */
+#include "core/base/dir.h"
 #include "tests/tiny_model.h"
 
 #include <math.h>

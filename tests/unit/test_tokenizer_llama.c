@@ -1,5 +1,6 @@
 /* Tokenizers of the LLaMA kind on files small enough to read (tests/tiny_llama.h).
  * Expected ids and texts are what sentencepiece 0.2.3 and tokenizers 0.23.3 gave for the very files that this test writes. */
+#include "tests/there.h"
 #include "tests/tiny_llama.h"
 
 #include <jansson.h>
