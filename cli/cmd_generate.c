@@ -318,6 +318,9 @@ int cmd_chat(struct cli *cli, struct err *err)
     messages = json_array();
     if (system)
         json_array_append_new(messages, json_pack("{ss ss}", "role", "system", "content", system));
+    if (context > s.m.cfg.context_length)
+        progress_say(&cli->progress, "--context %lld: the model was made for %lld positions", (long long)context,
+                     (long long)s.m.cfg.context_length);
     rc = generator_open(&g, &s.m, &s.c, s.adapter, context, err);
     while (rc == 0) {
         fputs("> ", cli->out);

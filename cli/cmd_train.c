@@ -148,6 +148,8 @@ static void report(struct cli *cli, const struct train_result *r, const struct l
                                                   rate, "tokens", (json_int_t)r->tokens));
     if (isfinite(r->last_loss))
         json_object_set_new(cli->result, "last_loss", json_real(r->last_loss));
+    if (r->warnings)
+        json_object_set(cli->result, "warnings", r->warnings);
     if (isfinite(r->eval_loss))
         json_object_set_new(cli->result, "eval_loss", json_real(r->eval_loss));
     if (cli->out && !cli->json)
@@ -181,7 +183,7 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
     struct session s;
     struct lora_set l = {0};
     struct instructions train = {0}, eval = {0};
-    struct train_result r;
+    struct train_result r = {0};
     const char *file = a->data ? a->data : a->rows;
     json_t *work = NULL;
     int there = path_status(a->out, err), rc = -1;
@@ -207,6 +209,7 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
     cli->result = session_facts(&s, cli, o);
     report(cli, &r, &l, a->out);
 done:
+    json_decref(r.warnings);
     json_decref(work);
     instructions_free(&train);
     instructions_free(&eval);

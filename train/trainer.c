@@ -10,6 +10,7 @@
 #include "core/base/file.h"
 #include "core/base/rng.h"
 #include "train/journal.h"
+#include "train/watch.h"
 
 enum { PASS_ROWS = 1024 }; /* token rows that go through the model together; several micro-batches where they fit */
 
@@ -31,6 +32,7 @@ struct trainer {
     double *micro_losses;  /* [micro-batches of a step] */
     double best;           /* lowest evaluation loss so far */
     struct train_result *r;
+    struct watch watch;
     struct arena arena;
 };
 
@@ -223,8 +225,11 @@ static int after_step(struct trainer *t, int64_t step, FILE *journal, struct pro
     const struct train_options *o = t->o;
     bool last = step == t->total;
     if (t->eval->n > 0 && ((o->eval_every > 0 && step % o->eval_every == 0) || last)) {
-        if (evaluate(t, &t->r->eval_loss, err) != 0 ||
-            journal_put(journal, t->dir, json_pack("{sI sf}", "step", (json_int_t)step, "eval_loss", t->r->eval_loss), err) != 0)
+        if (evaluate(t, &t->r->eval_loss, err) != 0)
+            return -1;
+        if (!isfinite(t->r->eval_loss)) /* before anything of this step is saved: the last checkpoint is a good one */
+            return err_set(err, "step %lld: the evaluation loss is not finite; a lower --lr may help", (long long)step);
+        if (journal_put(journal, t->dir, json_pack("{sI sf}", "step", (json_int_t)step, "eval_loss", t->r->eval_loss), err) != 0)
             return -1;
         progress_say(progress, "step %lld: evaluation loss %.4f", (long long)step, t->r->eval_loss);
         float loss = (float)t->r->eval_loss; /* as the checkpoint keeps it, so that a resumed training decides alike */
@@ -245,7 +250,7 @@ static int after_step(struct trainer *t, int64_t step, FILE *journal, struct pro
     return 0;
 }
 
-static int one_step(struct trainer *t, int64_t s, FILE *journal, struct err *err)
+static int one_step(struct trainer *t, int64_t s, FILE *journal, struct progress *progress, struct err *err)
 {
     double start = clock_seconds(), loss = 0, lr = linear_schedule(t->o->lr, s, t->o->warmup, t->total);
     int64_t tokens = t->r->tokens, n_micro = accumulate(t, s, err);
@@ -266,6 +271,7 @@ static int one_step(struct trainer *t, int64_t s, FILE *journal, struct err *err
     t->r->last_loss = loss;
     if (isnan(t->r->first_loss))
         t->r->first_loss = loss;
+    watch_step(&t->watch, s + 1, loss, norm, s + 1 == t->total, progress);
     return journal_put(journal, t->dir,
                        json_pack("{sI sf so sf sf sf}", "step", (json_int_t)s + 1, "loss", loss, "micro_losses", micro, "grad_norm",
                                  norm, "lr", lr, "tokens_per_s", (double)(t->r->tokens - tokens) / seconds),
@@ -334,7 +340,7 @@ int train_lora(struct train_result *r, struct lora_set *l, const struct model *m
         goto done;
     progress_begin(progress, "training", t.total, "steps");
     for (int64_t s = first; s < t.total; s++) {
-        if (one_step(&t, s, journal, err) != 0)
+        if (one_step(&t, s, journal, progress, err) != 0)
             goto done;
         progress_update(progress, s + 1);
         if (after_step(&t, s + 1, journal, progress, err) != 0)
@@ -344,6 +350,8 @@ int train_lora(struct train_result *r, struct lora_set *l, const struct model *m
     r->steps = t.total;
     rc = lora_save(l, m, dir, err) == 0 ? journal_to_h5(dir, facts, err) : -1;
 done:
+    r->warnings = json_incref(t.watch.warnings);
+    watch_free(&t.watch);
     if (journal)
         fclose(journal);
     backprop_close(&t.bp);

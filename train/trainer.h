@@ -24,6 +24,7 @@ struct train_options {
 struct train_result {
     int64_t steps, rows, tokens;
     double first_loss, last_loss, eval_loss; /* NaN where there is none */
+    json_t *warnings;                        /* array of strings; NULL: none; the caller's, after an error too */
     double seconds, flops;                   /* of the training steps: wall time, and arithmetic done by count */
 };
 
