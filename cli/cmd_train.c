@@ -157,6 +157,16 @@ static void report(struct cli *cli, const struct train_result *r, const struct l
                 r->first_loss, r->last_loss, rate, 1e-6 * (double)l->n_params, out);
 }
 
+/* Rows without anything to learn are left out; the result says so, too. */
+static void warn_of_skipped(struct train_result *r, const char *file, int64_t skipped)
+{
+    if (skipped == 0)
+        return;
+    if (!r->warnings)
+        r->warnings = json_array();
+    json_array_append_new(r->warnings, json_sprintf("%s: %lld rows left out, nothing to learn in them", file, (long long)skipped));
+}
+
 /* What a training is of: weights, blocks, data, and every option that decides its result. A new object; NULL and an error. */
 static json_t *describe_work(const struct session *s, const struct train_args *a, const struct opt *own, const struct common *o,
                              struct err *err)
@@ -207,6 +217,7 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
         goto done;
     }
     cli->result = session_facts(&s, cli, o);
+    warn_of_skipped(&r, file, train.skipped);
     report(cli, &r, &l, a->out);
 done:
     json_decref(r.warnings);

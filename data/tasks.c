@@ -55,6 +55,8 @@ static int add_choices(struct task_document *d, const struct row *r, const char 
     json_array_foreach(list, i, v) {
         if (!json_is_string(v))
             return row_error(r, err, "\"%s\": choice %zu: a string was expected, found %s", key, i, json_kind(v));
+        if (strlen(json_string_value(v)) != json_string_length(v))
+            return row_error(r, err, "\"%s\": choice %zu holds the character U+0000, which no text of a task has", key, i);
         char *s = arena_strdup(arena, json_string_value(v), err);
         if (s && prepare)
             prepare(s);
