@@ -17,7 +17,7 @@
 
 /* What every command gets and leaves. */
 struct cli {
-    FILE *out;        /* results: stdout, or NULL inside `run` */
+    FILE *out;        /* results, made visible for stdout; NULL inside `run` */
     json_t *result;   /* set by the command: what --json prints */
     bool json, quiet; /* common options */
     bool checking;    /* the words are judged, nothing is done: a command returns once its options are found to be in order */
@@ -45,6 +45,9 @@ void common_options(struct opt table[COMMON_OPTS], struct common *common, int64_
  * min_words to max_words words must be left; usage is the line that --help shows. */
 int command_parse(struct cli *cli, struct opt_words *words, const struct opt *own, struct common *common, int64_t default_seed,
                   int min_words, int max_words, const char *usage, struct err *err);
+
+/* Where text goes that is itself the result: bytes as they are, but made visible on a terminal. */
+FILE *text_output(const struct cli *cli);
 
 /* Opens --tokenizer, or the model's own, in the way --hf-legacy says. */
 int common_tokenizer(struct tokenizer **t, const struct common *o, const char *model, struct err *err);

@@ -236,7 +236,7 @@ int cmd_generate(struct cli *cli, struct err *err)
         goto done;
     print_ready(&printer, true);
     if (stream)
-        fputc('\n', cli->out);
+        fputc('\n', text_output(cli));
     cli->result = session_facts(&s, cli, &o);
     json_object_update_new(cli->result, generated_json(&in, &out, &printer.text));
     if (draft.drop)
@@ -323,11 +323,11 @@ int cmd_chat(struct cli *cli, struct err *err)
                      (long long)s.m.cfg.context_length);
     rc = generator_open(&g, &s.m, &s.c, s.adapter, context, err);
     while (rc == 0) {
-        fputs("> ", cli->out);
-        fflush(cli->out);
+        fputs("> ", text_output(cli));
+        fflush(text_output(cli));
         ssize_t n = getline(&line, &cap, stdin);
         if (n < 0) {
-            fputc('\n', cli->out);
+            fputc('\n', text_output(cli));
             break;
         }
         if (n > 0 && line[n - 1] == '\n')
@@ -336,11 +336,11 @@ int cmd_chat(struct cli *cli, struct err *err)
             continue;
         json_t *text = json_stringn(line, (size_t)n);
         if (!text) {
-            fputs("(that line is not UTF-8)\n", cli->out);
+            fputs("(that line is not UTF-8)\n", text_output(cli));
             continue;
         }
         json_array_append_new(messages, json_pack("{ss so}", "role", "user", "content", text));
-        rc = answer(&s, &g, messages, &k, cli->out, &cached, err);
+        rc = answer(&s, &g, messages, &k, text_output(cli), &cached, err);
         k.s.seed++; /* a new draw for every answer */
     }
     free(line);

@@ -117,7 +117,7 @@ static int render_chat(struct cli *cli, const struct tokenizer *t, const char *p
         json_array_append_new(list, json_integer(ids.ids[i]));
     cli->result = json_pack("{ss sO}", "text", text, "ids", list);
     if (!cli->json)
-        fputs(text, cli->out);
+        fputs(text, text_output(cli));
     rc = 0;
 done:
     json_decref(list);
@@ -154,7 +154,7 @@ int cmd_tokenize(struct cli *cli, struct err *err)
     struct tokenizer *t = NULL;
     if (common_tokenizer(&t, &o, words.word[0], err) != 0)
         return -1;
-    struct tokenize k = {t, cli->out, bos};
+    struct tokenize k = {t, text_output(cli), bos};
     if (chat)
         rc = render_chat(cli, t, chat, prompt, err);
     else if (file)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/base/visible.h"
 
 const struct command command_table[] = {
     {"inspect", "what a model is made of", cmd_inspect},
@@ -107,8 +108,10 @@ int main(int argc, char **argv)
         err_usage(&err, "unknown command \"%s%s%s\"; `espalier --help` lists them", argv[1], two ? " " : "", two ? argv[2] : "");
         return fail(&err);
     }
-    struct cli cli = {.out = stdout, .command = c->name, .argc = argc - 1 - n_words, .argv = argv + 1 + n_words};
-    int rc = c->run(&cli, &err);
+    struct cli cli = {.out = visible_open(stdout), .command = c->name, .argc = argc - 1 - n_words, .argv = argv + 1 + n_words};
+    int rc = cli.out ? c->run(&cli, &err) : err_set(&err, "out of memory");
+    if (cli.out && fclose(cli.out) != 0 && rc == 0)
+        rc = err_errno(&err, "standard output");
     if (rc == 0 && cli.json && cli.result) {
         json_dumpf(cli.result, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
         fputc('\n', stdout);

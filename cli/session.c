@@ -1,5 +1,6 @@
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "core/base/file.h"
@@ -49,6 +50,11 @@ int command_parse(struct cli *cli, struct opt_words *words, const struct opt *ow
     cli->quiet |= common->quiet;
     progress_open(&cli->progress, stderr, cli->quiet);
     return 0;
+}
+
+FILE *text_output(const struct cli *cli)
+{
+    return cli->out && !isatty(STDOUT_FILENO) ? stdout : cli->out;
 }
 
 int common_tokenizer(struct tokenizer **t, const struct common *o, const char *model, struct err *err)
@@ -127,10 +133,10 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
     json_t *path = json_string(s->m.path);
     return json_pack("{ss ss so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
                      "arguments", args, "model", path ? path : json_string("(a path that is not UTF-8)"), "model_hash", s->m.hash,
-                     "model_fingerprint", s->m.fingerprint,
-                     "dtype", model_dtype(&s->m), "compute", o->compute, "products", s->c.gemm->name, "isa", s->c.rows->isa, "blas",
-                     gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
-                     clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
+                     "model_fingerprint", s->m.fingerprint, "dtype", model_dtype(&s->m), "compute", o->compute, "products",
+                     s->c.gemm->name, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool),
+                     "seed", (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started, "peak_rss_bytes",
+                     (json_int_t)mem_peak_rss());
 }
 
 void session_saved_facts(json_t *facts, const struct session *s)

@@ -13,11 +13,27 @@ bool partial_due(const struct partial *p)
     return p && p->path && clock_seconds() - p->saved_at >= p->every;
 }
 
+/* Whether what has that name was begun by us; somebody else's file is neither replaced nor removed. */
+static bool ours(const char *path)
+{
+    char magic[sizeof MAGIC];
+    FILE *f = fopen(path, "rb");
+    bool same = f && fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, MAGIC, sizeof magic) == 0;
+    if (f)
+        fclose(f);
+    return same;
+}
+
 int partial_save(struct partial *p, const struct segment *segments, int n, struct err *err)
 {
     struct file_writer w;
     if (!p || !p->path)
         return 0;
+    int there = path_status(p->path, err);
+    if (there < 0)
+        return -1;
+    if (there && !ours(p->path))
+        return err_set(err, "%s: is no partial result of this program's; move it away, its name is needed", p->path);
     if (file_writer_open(&w, p->path, err) != 0)
         return -1;
     int rc = file_writer_put(&w, MAGIC, sizeof MAGIC, err) == 0 ? file_writer_put(&w, p->key, sizeof p->key, err) : -1;
@@ -62,6 +78,6 @@ int partial_read(FILE *in, const struct partial *p, const struct segment *segmen
 
 void partial_remove(const struct partial *p)
 {
-    if (p && p->path)
+    if (p && p->path && ours(p->path))
         unlink(p->path);
 }

@@ -1,6 +1,7 @@
 #include "train/journal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +20,12 @@ int journal_open(FILE **out, const char *dir, int64_t step, struct err *err)
     size_t cap = 0;
     int rc = -1;
     off_t keep = 0;
-    FILE *f = path ? fopen(path, step > 0 ? "r+" : "w") : NULL;
+    int fd = path ? open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (step > 0 ? 0 : O_CREAT), 0666) : -1;
+    FILE *f = fd >= 0 ? fdopen(fd, "r+") : NULL;
     if (!f) {
-        if (path)
+        if (path && fd < 0 && errno == ELOOP)
+            err_set(err, "%s: is a link, which is not written through; remove it", path);
+        else if (path)
             err_errno(err, "%s", path);
         goto done;
     }

@@ -207,17 +207,12 @@ static int save_adapter(struct trainer *t, const char *name, struct err *err)
 
 static void remove_checkpoint(const struct trainer *t, int64_t step)
 {
-    static const char *const files[] = {"/adapter_config.json", "/adapter_model.safetensors", ""};
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char *path;
-        if (asprintf(&path, "%s/checkpoint-%lld%s", t->dir, (long long)step, files[i]) < 0)
-            return;
-        if (*files[i])
-            unlink(path);
-        else
-            rmdir(path);
-        free(path);
-    }
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+    char *path;
+    if (asprintf(&path, "%s/checkpoint-%lld", t->dir, (long long)step) < 0)
+        return;
+    dir_remove_files(path, files, sizeof files / sizeof *files);
+    free(path);
 }
 
 static int after_step(struct trainer *t, int64_t step, FILE *journal, struct progress *progress, struct err *err)

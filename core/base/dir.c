@@ -79,6 +79,17 @@ void dir_remove(const char *path)
     remove_folder(path, NULL);
 }
 
+void dir_remove_files(const char *path, const char *const names[], size_t n)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        unlinkat(fd, names[i], 0);
+    close(fd);
+    rmdir(path);
+}
+
 /* ---- writing ---- */
 
 static int is_empty(const char *path, struct err *err)

@@ -3,6 +3,7 @@
 #define ESPALIER_BASE_DIR_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/stat.h>
 
 #include "core/base/err.h"
@@ -25,5 +26,8 @@ int dir_make(const char *path, struct err *err);
 
 /* Removes a folder and all that is in it; a link is left alone, here and inside (where it is removed, and not what it points to). */
 void dir_remove(const char *path);
+
+/* Removes these files of a folder, and the folder once it is empty; nothing where it is a link. */
+void dir_remove_files(const char *path, const char *const names[], size_t n);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/file.h"
 #include "core/base/mem.h"
 #include "core/io/h5_impl.h"
 #include "core/io/source.h"
@@ -14,7 +15,6 @@ enum {
     MAX_FILE = 256 << 20, /* bytes of a tokenizer's file */
     NAME_LENGTH = 256,
     MAX_FIXED = 60000, /* bytes of a string attribute of fixed length */
-    MAX_RATIO = 1100,  /* what is read into memory against the file's bytes: deflate's limit is 1032 */
 };
 static const char FORMAT[] = "espalier model";
 
@@ -217,7 +217,7 @@ static int count_memory(struct reading *r, size_t bytes, const char *name, struc
 {
     size_t available = mem_available();
     r->in_memory += bytes;
-    if (r->in_memory / MAX_RATIO > r->map->size)
+    if (r->in_memory > inflated_limit(r->map->size))
         return err_set(err, "%s: \"%s\": no file of %zu bytes holds so much", r->file, name, r->map->size);
     if (available && r->in_memory > available / 2)
         return err_set(err,
