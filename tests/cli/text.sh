@@ -30,4 +30,14 @@ echo '[{"ids":[65,66,67],"labels":[-100,66,67]},{"ids":[65,66],"labels":[-100,-1
 "$espalier" train model --rows masked.json --out masked --steps 1 --batch 1 --micro-batch 1 --val-size 0 --threads 1 --json \
     >.log/out 2>.log/err || complain "masked.json"
 grep -q '1 rows left out' .log/out || complain "the result does not tell of the masked row"
+
+# Bytes that are no whole character among those generated.
+"$espalier" generate model --prompt "a b" --max-tokens 8 --threads 1 --json >.log/out 2>.log/err || complain "generate"
+grep -q $'"text": *"1^,\xef\xbf\xbd' .log/out || complain "generate --json: $(cat .log/out)"
+# Positions beyond those that the model was made for.
+positions=$(grep -o '"max_position_embeddings": *[0-9]*' model/config.json | grep -o '[0-9]*$')
+"$espalier" generate model --prompt "a b" --max-tokens "$positions" --threads 1 >.log/out 2>.log/err
+grep -q "made for $positions positions" .log/err || complain "generate past the context"
+"$espalier" chat model --context $((positions + 1)) --threads 1 </dev/null >.log/out 2>.log/err
+grep -q "made for $positions positions" .log/err || complain "chat past the context"
 verdict

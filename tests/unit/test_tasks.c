@@ -263,6 +263,8 @@ static void damaged_rows(void **state)
     expect_bad("piqa", p, "{\"goal\":\"g\",\"sol1\":\"a\",\"sol2\":null,\"label\":1}", "sol2");
     static const char h[] = "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",\"2\"],\"label\":1}";
     expect_bad("hellaswag", h, "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"endings\":[\"1\",\"2\"],\"label\":1}", "ctx_b");
+    expect_bad("hellaswag", h,
+               "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",\"2\\u0000x\"],\"label\":1}", "endings");
     expect_bad("hellaswag", h, "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",2],\"label\":1}",
                "endings");
     expect_bad("hellaswag", h,
