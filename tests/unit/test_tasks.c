@@ -264,7 +264,8 @@ static void damaged_rows(void **state)
     static const char h[] = "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",\"2\"],\"label\":1}";
     expect_bad("hellaswag", h, "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"endings\":[\"1\",\"2\"],\"label\":1}", "ctx_b");
     expect_bad("hellaswag", h,
-               "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",\"2\\u0000x\"],\"label\":1}", "endings");
+               "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",\"2\\u0000x\"],\"label\":1}",
+               "endings");
     expect_bad("hellaswag", h, "{\"activity_label\":\"x\",\"ctx_a\":\"a\",\"ctx_b\":\"b\",\"endings\":[\"1\",2],\"label\":1}",
                "endings");
     expect_bad("hellaswag", h,
