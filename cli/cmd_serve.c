@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/base/bus.h"
 #include "core/base/file.h"
 #include "core/model/stream.h"
 #include "eval/serve/server.h"
@@ -108,7 +109,10 @@ static int read_keys(struct house *h, const char *path, struct err *err)
     if (file_read(&h->keys_text, &n, path, err) != 0)
         return -1;
     for (char *line = strtok_r(h->keys_text, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
-        if (*line == '#')
+        line += strspn(line, " \t"); /* blanks around a key belong to none */
+        for (size_t end = strlen(line); end > 0 && (line[end - 1] == ' ' || line[end - 1] == '\t'); end--)
+            line[end - 1] = 0;
+        if (*line == '#' || !*line)
             continue;
         if (h->n_keys == MAX_KEYS)
             return err_set(err, "%s: %d keys at most", path, MAX_KEYS);
@@ -232,6 +236,7 @@ static int run_server(struct house *h, const struct serve_options *o, struct cli
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    bus_guard(true); /* a file that gets shorter costs its model, not the others */
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* the server's threads inherit that: only sigwait sees them */
     if (server_open(&server, h->variants, h->n, &h->s.c, o, err) != 0)
         return -1;
@@ -306,7 +311,9 @@ int cmd_serve(struct cli *cli, struct err *err)
         cli->argc = argc;
         cli->argv = all;
     }
-    v.port = (int)(port < 0 || port > 65535 ? -1 : port);
+    if (rc == 0 && (port < 0 || port > 65535))
+        rc = err_usage(err, "--port %lld: 0 to 65535 was expected", (long long)port);
+    v.port = (int)port;
     if (rc == 0)
         rc = serve_words(h, &v, cli, &o, words.word[0], against, &variants, key_file, err);
     if (h)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "core/base/bus.h"
 #include "core/base/visible.h"
 
 const struct command command_table[] = {
@@ -93,6 +94,7 @@ int main(int argc, char **argv)
 {
     struct err err = {0};
     int n_words = 0;
+    bus_guard(false);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error like any other */
     if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version"))) {
         printf("espalier %s\n", ESPALIER_VERSION);

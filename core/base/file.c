@@ -14,6 +14,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "core/base/bus.h"
+
 int file_map(struct file_map *map, const char *path, struct err *err)
 {
     *map = (struct file_map){0};
@@ -38,6 +40,7 @@ int file_map(struct file_map *map, const char *path, struct err *err)
             goto done;
         }
         map->data = p;
+        bus_watch(p, map->size, path);
     }
     rc = 0;
 done:
@@ -47,8 +50,10 @@ done:
 
 void file_unmap(struct file_map *map)
 {
-    if (map->data)
+    if (map->data) {
+        bus_forget(map->data);
         munmap((void *)map->data, map->size);
+    }
     *map = (struct file_map){0};
 }
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/base/bus.h"
 #include "core/base/json.h"
 
 int64_t tensor_elements(const struct tensor *t)
@@ -39,6 +40,16 @@ int source_pass_over(struct source *s, const struct tensor *t, const char *type,
     }
     s->passed[s->n_passed++] = (struct passed_over){t->name, t->file, type};
     return 0;
+}
+
+const char *source_cut(const struct source *s)
+{
+    for (int i = 0; i < s->n_maps; i++)
+        if (s->maps[i].data && bus_hit(s->maps[i].data))
+            for (int64_t t = 0; t < s->n_tensors; t++)
+                if (s->tensors[t].data >= s->maps[i].data && s->tensors[t].data < s->maps[i].data + s->maps[i].size)
+                    return s->tensors[t].file;
+    return NULL;
 }
 
 int64_t source_bytes(const struct source *s)

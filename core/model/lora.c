@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/safetensors.h"
 
@@ -120,38 +121,79 @@ static void tensor_name(char name[160], int64_t block, enum proj which, char sid
     snprintf(name, 160, "base_model.model.model.layers.%lld.%s.lora_%c.weight", (long long)block, proj_names[which], side);
 }
 
-static bool names_module(const json_t *targets, const char *module)
+/* Whether the file holds an adapter for that projection of some block. What PEFT adapted is what it wrote: "target_modules" may be a
+ * list of suffixes or full names, a pattern or "all-linear". */
+static bool adapts(const struct source *src, enum proj which)
 {
-    size_t i;
-    json_t *v;
-    json_array_foreach(targets, i, v) {
-        const char *s = json_string_value(v);
-        size_t n = s ? strlen(s) : 0, full = strlen(module);
-        /* PEFT matches whole dotted suffixes: "q_proj" or "self_attn.q_proj" */
-        if (n && n <= full && !strcmp(module + full - n, s) && (n == full || module[full - n - 1] == '.'))
+    char suffix[160];
+    snprintf(suffix, sizeof suffix, ".%s.lora_A.weight", proj_names[which]);
+    for (int64_t i = 0; i < src->n_tensors; i++)
+        if (path_has_suffix(src->tensors[i].name, suffix))
             return true;
-    }
     return false;
+}
+
+/* What belongs to no projection of a block is part of what the adapter computes, and not implemented. */
+static int refuse_others(const struct source *src, struct err *err)
+{
+    for (int64_t i = 0; i < src->n_tensors; i++) {
+        const char *name = src->tensors[i].name;
+        bool known = false;
+        for (int p = 0; p < PROJ_COUNT && !known; p++) {
+            char part[120];
+            snprintf(part, sizeof part, ".%s.lora_", proj_names[p]);
+            known = strstr(name, ".layers.") && strstr(name, part);
+        }
+        if (!known)
+            return err_set(err, "%s: tensor %s: an adapter of this module is not supported (those of a block's projections are)",
+                           src->tensors[i].file, name);
+    }
+    return 0;
+}
+
+/* How the adapter was begun matters where that changed the base model's weights: then it is no sum with the base as it is. */
+static int check_start(const json_t *root, const char *file, struct err *err)
+{
+    static const char *const plain[] = {"gaussian", "eva", "orthogonal", "true", "false", "True", "False"};
+    const json_t *v = json_object_get(root, "init_lora_weights");
+    const char *name = json_string_value(v);
+    if (!name)
+        return 0;
+    for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
+        if (!strcmp(name, plain[i]))
+            return 0;
+    return err_set(err,
+                   "%s: \"init_lora_weights\": \"%s\" changes the base model's weights and is not supported; convert the adapter to "
+                   "plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)",
+                   file, name);
 }
 
 /* Options of PEFT that change what an adapter computes and are not implemented here. */
 static int refuse_variants(const json_t *root, const char *file, struct err *err)
 {
     static const char *const flags[] = {"use_dora", "use_qalora", "lora_bias", "fan_in_fan_out", "use_bdlora"};
-    static const char *const lists[] = {"rank_pattern",        "alpha_pattern",     "modules_to_save",
-                                        "layers_to_transform", "layer_replication", "trainable_token_indices"};
+    static const char *const values[] = {"rank_pattern",  "alpha_pattern",     "modules_to_save",         "layers_to_transform",
+                                         "arrow_config",  "layer_replication", "trainable_token_indices", "target_parameters",
+                                         "corda_config",  "lora_ga_config",    "alora_invocation_tokens", "kasa_config",
+                                         "velora_config", "monteclora_config", "loftq_config"};
+    const char *bias = "none";
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (json_is_true(json_object_get(root, flags[i])))
             return err_set(err, "%s: \"%s\" is not supported", file, flags[i]);
-    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
-        const json_t *v = json_object_get(root, lists[i]);
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        const json_t *v = json_object_get(root, values[i]);
         if (json_object_size(v) > 0 || json_array_size(v) > 0 || json_is_integer(v) || json_is_string(v))
-            return err_set(err, "%s: \"%s\" is not supported", file, lists[i]);
+            return err_set(err, "%s: \"%s\" is not supported", file, values[i]);
     }
-    return 0;
+    if (json_get_string(&bias, root, "bias", file, err) != 0)
+        return -1;
+    if (strcmp(bias, "none"))
+        return err_set(err, "%s: \"bias\": \"%s\" is not supported (none is)", file, bias);
+    return check_start(root, file, err);
 }
 
-static int read_config(struct lora_set *l, const struct model *m, const char *file, bool with_grads, struct err *err)
+static int read_config(struct lora_set *l, const struct model *m, const char *file, const struct source *src, bool with_grads,
+                       struct err *err)
 {
     json_t *root = json_read(file, err);
     int64_t rank = 0;
@@ -168,9 +210,9 @@ static int read_config(struct lora_set *l, const struct model *m, const char *fi
         goto done;
     }
     for (int p = 0; p < PROJ_COUNT; p++)
-        any |= target[p] = names_module(json_object_get(root, "target_modules"), proj_names[p]);
+        any |= target[p] = adapts(src, (enum proj)p);
     if (!any) {
-        err_set(err, "%s: \"target_modules\" names none of a block's projections", file);
+        err_set(err, "%s: an adapter of none of a block's projections", file);
         goto done;
     }
     if (rslora && rank > 0) /* scale alpha / sqrt(r): kept as the alpha that gives it */
@@ -214,14 +256,29 @@ static int count_tensors(void *arg, struct lora *l, const struct weight *w, int6
     return 0;
 }
 
+/* adapter_model.safetensors, or else PEFT's older adapter_model.bin; malloc'ed. */
+static char *weights_file(const char *dir, struct err *err)
+{
+    char *file = path_join(dir, "adapter_model.safetensors", err), *older = path_join(dir, "adapter_model.bin", err);
+    int there = file ? path_status(file, err) : -1, older_there = older && there == 0 ? path_status(older, err) : 0;
+    if (there < 0 || older_there < 0 || !older) {
+        free(file);
+        free(older);
+        return NULL;
+    }
+    free(older_there ? file : older);
+    return older_there ? older : file;
+}
+
 int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool with_grads, struct err *err)
 {
     struct source src = {0};
     int64_t expected = 0;
     int rc = -1;
     *l = (struct lora_set){0};
-    char *config = path_join(dir, "adapter_config.json", err), *weights = path_join(dir, "adapter_model.safetensors", err);
-    if (!config || !weights || read_config(l, m, config, with_grads, err) != 0 || source_open(&src, weights, err) != 0)
+    char *config = path_join(dir, "adapter_config.json", err), *weights = weights_file(dir, err);
+    if (!config || !weights || source_open(&src, weights, err) != 0 || refuse_others(&src, err) != 0 ||
+        read_config(l, m, config, &src, with_grads, err) != 0)
         goto done;
     visit(l, m, count_tensors, &expected, err);
     if (src.n_tensors != expected) {

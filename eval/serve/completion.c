@@ -66,12 +66,14 @@ static void free_stream(void *arg)
     free(s->frame);
     free(s);
     atomic_fetch_sub(&server->active, 1);
+    atomic_fetch_sub(&server->working, 1);
 }
 
 static enum MHD_Result start_stream(struct call *c, struct MHD_Connection *conn, struct stream *s)
 {
     struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, read_stream, s, free_stream);
     atomic_fetch_add(&c->s->active, 1); /* until free_stream */
+    atomic_fetch_add(&c->s->working, 1);
     if (!response) {
         free_stream(s);
         return MHD_NO;

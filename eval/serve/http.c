@@ -11,9 +11,11 @@ void add_headers(const struct server *s, struct MHD_Connection *conn, struct MHD
     MHD_add_response_header(r, "Cache-Control", "no-store");
     if (!s->o.cors)
         return;
-    (void)conn;
+    /* clients have headers of their own; what a page of an allowed site asks for, it may send */
+    const char *asked = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Access-Control-Request-Headers");
+    bool plain = asked && asked[strspn(asked, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_, ")] == 0;
     MHD_add_response_header(r, "Access-Control-Allow-Origin", s->o.cors);
-    MHD_add_response_header(r, "Access-Control-Allow-Headers", "Authorization, Content-Type");
+    MHD_add_response_header(r, "Access-Control-Allow-Headers", plain ? asked : "Authorization, Content-Type");
     MHD_add_response_header(r, "Access-Control-Allow-Methods", "GET, POST, OPTIONS");
     MHD_add_response_header(r, "Vary", "Origin");
 }

@@ -15,6 +15,8 @@ struct call {
     size_t n, cap;
     struct api_error err; /* found before the body was there */
     double began;
+    bool whole;      /* all of the request is there: from here on the server works for it */
+    size_t unwanted; /* bytes of a body that is not kept */
 };
 
 /* ---- http.c ---- */

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "core/base/file.h"
 #include "core/base/progress.h"
 
 enum { BEFORE = 8 }; /* prompt tokens that decide how the first new one is spelled */
@@ -190,10 +191,19 @@ static int open_run(struct run *r, size_t prompts, struct api_error *err)
     return 0;
 }
 
+/* What is computed from a file that is no longer whole is no answer. */
+static int check_files(const struct run *r, struct api_error *err)
+{
+    const char *file = source_cut(&r->v->run.m->src);
+    return file ? api_fail(err, 500, "server_error", "model_damaged", NULL,
+                           "%.200s became shorter while it was read: this model cannot answer any more", path_base(file))
+                : 0;
+}
+
 int run_begin(struct run *r, struct server *s, const char *body, size_t n, bool chat, struct api_error *err)
 {
     *r = (struct run){.s = s, .began = clock_seconds(), .created = (int64_t)time(NULL)};
-    if (api_request_parse(&r->req, body, n, chat, err) != 0 || set_variant(r, err) != 0 ||
+    if (api_request_parse(&r->req, body, n, chat, err) != 0 || set_variant(r, err) != 0 || check_files(r, err) != 0 ||
         open_run(r, chat ? 1 : json_array_size(r->req.prompts), err) != 0)
         return -1;
     new_id(r);
@@ -248,6 +258,8 @@ int run_advance(struct run *r, struct api_error *err)
         return api_fail(err, 503, "server_error", "timeout", NULL, "the request took longer than %g seconds",
                         r->s->o.request_seconds);
     r->events = job_wait(r->job, r->events, left < look_seconds ? left : look_seconds);
+    if (check_files(r, err) != 0)
+        return -1;
     int ended = 0;
     for (int i = 0; i < r->n; i++) {
         if (take_tokens(r, i, err) != 0)

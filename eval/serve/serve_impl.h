@@ -20,6 +20,8 @@ struct server {
     struct MHD_Daemon *daemon;
     int port;
     struct metrics metrics;
+    atomic_int working; /* of these, those that are there whole: what a stop waits for */
+    bool loopback;      /* listens on the loopback address */
     atomic_int active; /* calls between their first byte and their last */
     atomic_bool draining;
     atomic_ullong next_seed; /* for requests that name none */

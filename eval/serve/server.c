@@ -1,10 +1,13 @@
 #include "eval/serve/http.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -134,6 +137,55 @@ static bool foreign_origin(const struct server *s, struct MHD_Connection *conn)
     return !authority || !host || strcmp(authority + 3, host) != 0;
 }
 
+/* The name in an authority, "name", "name:port" or "[::1]:port": where it begins and how long it is. */
+static size_t host_name(const char **name, const char *authority)
+{
+    bool bracket = *authority == '[';
+    *name = authority + bracket;
+    return strcspn(*name, bracket ? "]" : ":");
+}
+
+static bool same_host(const char *authority, const char *other)
+{
+    const char *a, *b;
+    size_t n = host_name(&a, authority), m = host_name(&b, other);
+    return n == m && strncasecmp(a, b, n) == 0;
+}
+
+/* A server on the loopback address is asked by names of it only: a page from elsewhere whose own name resolves to 127.0.0.1 looks to a
+ * browser like a page of this server, but its requests carry that name. */
+static bool foreign_host(const struct server *s, struct MHD_Connection *conn)
+{
+    const char *host = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Host"), *name;
+    struct in_addr v4;
+    char text[64];
+    if (!s->loopback || !host)
+        return false;
+    size_t n = host_name(&name, host);
+    snprintf(text, sizeof text, "%.*s", (int)(n < 60 ? n : 60), name);
+    if (inet_pton(AF_INET, text, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127)
+        return false;
+    if (!strcasecmp(text, "localhost") || !strcmp(text, "::1") || same_host(host, s->o.host))
+        return false;
+    const char *origin = s->o.cors ? strstr(s->o.cors, "://") : NULL;
+    return !origin || !same_host(host, origin + 3);
+}
+
+static enum MHD_Result count_length(void *n, enum MHD_ValueKind kind, const char *key, const char *value)
+{
+    (void)kind, (void)value;
+    *(int *)n += !strcasecmp(key, "Content-Length");
+    return MHD_YES;
+}
+
+/* Two lengths, or a length beside chunks: two readers of the request would not agree where it ends. */
+static bool has_doubtful_length(struct MHD_Connection *conn)
+{
+    int n = 0;
+    MHD_get_connection_values(conn, MHD_HEADER_KIND, count_length, &n);
+    return n > 1 || (n == 1 && MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Transfer-Encoding"));
+}
+
 static bool is_get(const char *method)
 {
     return !strcmp(method, "GET") || !strcmp(method, "HEAD");
@@ -144,7 +196,12 @@ static void check_head(struct call *c, struct MHD_Connection *conn, const struct
 {
     struct api_error *e = &c->err;
     const char *length = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Length");
-    if (!route)
+    if (has_doubtful_length(conn))
+        api_fail(e, 400, "invalid_request_error", "bad_length", NULL, "one Content-Length was expected, or chunks without one");
+    else if (foreign_host(c->s, conn))
+        api_fail(e, 403, "invalid_request_error", "host_not_allowed", NULL,
+                 "the Host header names another host than this one: localhost or 127.0.0.1 was expected");
+    else if (!route)
         api_fail(e, 404, "invalid_request_error", "not_found", NULL, "there is nothing at %.100s", url);
     else if (strcmp(route->method, "POST") ? !is_get(method) : strcmp(method, "POST") != 0)
         api_fail(e, 405, "invalid_request_error", "method_not_allowed", NULL, "%s takes %s", route->url, route->method);
@@ -204,8 +261,14 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char
     }
     if (*size > 0) {
         keep_body(c, data, *size);
+        if (c->err.status && (c->unwanted += *size) > (size_t)s->o.body_bytes)
+            return MHD_NO; /* chunks may go on for ever */
         *size = 0;
         return MHD_YES;
+    }
+    if (!c->whole) {
+        c->whole = true;
+        atomic_fetch_add(&s->working, 1);
     }
     if (!strcmp(method, "OPTIONS") && s->o.cors)
         return reply(c, conn, 204, "text/plain", strdup(""), 0);
@@ -222,6 +285,8 @@ static void completed(void *arg, struct MHD_Connection *conn, void **state, enum
     (void)conn, (void)how;
     if (!c)
         return;
+    if (c->whole)
+        atomic_fetch_sub(&s->working, 1);
     free(c->body);
     free(c);
     *state = NULL;
@@ -256,21 +321,61 @@ static void ignore_log(void *arg, const char *fmt, va_list ap)
     (void)arg, (void)fmt, (void)ap; /* what goes wrong with one connection is that client's business */
 }
 
+/* A listening socket, or -1. A port that was just left may be taken again (SO_REUSEADDR), one that somebody listens on may not:
+ * libmicrohttpd's own option for the former shares the port with other servers (SO_REUSEPORT). */
+static int open_socket(const struct server *s, const struct sockaddr_storage *address, struct err *err)
+{
+    bool v6 = address->ss_family == AF_INET6;
+    int on = 1, fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    socklen_t size = v6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+        (!v6 || setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on) == 0) &&
+        bind(fd, (const struct sockaddr *)address, size) == 0 && listen(fd, SOMAXCONN) == 0)
+        return fd;
+    if (errno == EADDRINUSE)
+        err_set(err, "port %d of %s is in use by another program; port 0 takes one that is free", s->o.port, s->o.host);
+    else
+        err_errno(err, "cannot listen on %s, port %d", s->o.host, s->o.port);
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static bool is_loopback(const struct sockaddr_storage *a)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)a;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)a;
+    return a->ss_family == AF_INET ? ntohl(v4->sin_addr.s_addr) >> 24 == 127 : IN6_IS_ADDR_LOOPBACK(&v6->sin6_addr);
+}
+
+static int bound_port(int fd, int asked)
+{
+    struct sockaddr_storage a = {0};
+    socklen_t n = sizeof a;
+    if (getsockname(fd, (struct sockaddr *)&a, &n) != 0)
+        return asked;
+    return ntohs(a.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&a)->sin6_port : ((struct sockaddr_in *)&a)->sin_port);
+}
+
 static int listen_on(struct server *s, struct err *err)
 {
     struct sockaddr_storage address;
     if (parse_address(&address, s->o.host, s->o.port, err) != 0)
         return -1;
+    int fd = open_socket(s, &address, err);
+    if (fd < 0)
+        return -1;
+    s->loopback = is_loopback(&address);
+    s->port = bound_port(fd, s->o.port);
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION | MHD_USE_POLL | MHD_USE_ERROR_LOG |
                      (address.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0);
     s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, handle, s, MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL,
-                                 MHD_OPTION_SOCK_ADDR, &address, MHD_OPTION_NOTIFY_COMPLETED, completed, s,
-                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections, MHD_OPTION_CONNECTION_TIMEOUT, 30u,
-                                 MHD_OPTION_LISTENING_ADDRESS_REUSE, 1u, MHD_OPTION_END);
-    if (!s->daemon)
+                                 MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, completed, s,
+                                 MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections, MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_END);
+    if (!s->daemon) {
+        close(fd);
         return err_errno(err, "cannot listen on %s, port %d", s->o.host, s->o.port);
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
-    s->port = info && info->port ? info->port : s->o.port;
+    }
     return 0;
 }
 
@@ -325,9 +430,10 @@ int server_port(const struct server *s)
 
 void server_drain(struct server *s)
 {
-    double until = clock_seconds() + s->o.request_seconds + 1;
+    const double GRACE = 2; /* seconds for requests that are still being sent */
+    double now = clock_seconds(), until = now + s->o.request_seconds + 1, grace = now + GRACE;
     atomic_store(&s->draining, true);
-    while (atomic_load(&s->active) > 0 && clock_seconds() < until)
+    while (atomic_load(&s->active) > 0 && (now = clock_seconds()) < until && (atomic_load(&s->working) > 0 || now < grace))
         usleep(10000);
 }
 

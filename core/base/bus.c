@@ -1,0 +1,92 @@
+#include "core/base/bus.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { MAX_MAPPINGS = 1024, MAX_LINE = 512 };
+
+/* begin is 0 where a place is free; a handler may look at any time, so begin is set last and cleared first. */
+static struct mapping {
+    atomic_uintptr_t begin;
+    size_t size;
+    atomic_bool hit;
+    char line[MAX_LINE]; /* what is said: made beforehand, for a handler may not format */
+} mappings[MAX_MAPPINGS];
+static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool goes_on;
+static size_t page_bytes;
+
+void bus_watch(const void *data, size_t size, const char *path)
+{
+    pthread_mutex_lock(&changing);
+    for (int i = 0; i < MAX_MAPPINGS; i++) {
+        struct mapping *m = &mappings[i];
+        if (atomic_load(&m->begin))
+            continue;
+        m->size = size;
+        atomic_store(&m->hit, false);
+        snprintf(m->line, sizeof m->line, "espalier: %.400s: became shorter while it was read; nothing was finished\n", path);
+        atomic_store(&m->begin, (uintptr_t)data);
+        break; /* beyond these a file is not watched, and ends the program as before */
+    }
+    pthread_mutex_unlock(&changing);
+}
+
+static struct mapping *find(uintptr_t at)
+{
+    for (int i = 0; i < MAX_MAPPINGS; i++) {
+        uintptr_t begin = atomic_load(&mappings[i].begin);
+        if (begin && at >= begin && at - begin < mappings[i].size)
+            return &mappings[i];
+    }
+    return NULL;
+}
+
+void bus_forget(const void *data)
+{
+    pthread_mutex_lock(&changing);
+    struct mapping *m = find((uintptr_t)data);
+    if (m)
+        atomic_store(&m->begin, 0);
+    pthread_mutex_unlock(&changing);
+}
+
+bool bus_hit(const void *data)
+{
+    struct mapping *m = find((uintptr_t)data);
+    return m && atomic_load(&m->hit);
+}
+
+/* Calls nothing but what is safe in a handler (mmap is a plain system call). */
+static void on_bus(int signal_number, siginfo_t *info, void *context)
+{
+    (void)context;
+    uintptr_t at = (uintptr_t)info->si_addr;
+    struct mapping *m = find(at);
+    if (m && atomic_load(&goes_on)) {
+        atomic_store(&m->hit, true);
+        void *page = (void *)(at / page_bytes * page_bytes);
+        if (mmap(page, page_bytes, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
+            return;
+    }
+    if (m) {
+        ssize_t ignored = write(STDERR_FILENO, m->line, strlen(m->line));
+        (void)ignored;
+        _exit(1);
+    }
+    signal(signal_number, SIG_DFL); /* not a mapped file: the access is tried again and ends the program */
+}
+
+void bus_guard(bool go_on)
+{
+    struct sigaction action = {.sa_sigaction = on_bus, .sa_flags = SA_SIGINFO};
+    page_bytes = (size_t)sysconf(_SC_PAGESIZE);
+    atomic_store(&goes_on, go_on);
+    sigaction(SIGBUS, &action, NULL);
+}
