@@ -110,7 +110,7 @@ static int generate_drafted(struct ids *out, struct drafted *told, struct sessio
                         (int64_t)in->n + k->max_tokens, err) != 0)
         goto done;
     print_prompt(p);
-    if (speculate(out, &spec, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? -1 : tokenizer_eos(s->t),
+    if (speculate(out, &spec, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? NULL : tokenizer_ends(s->t),
                   p ? print_token : NULL, p, err) != 0 ||
         speculator_plain_seconds(&plain, &spec, err) != 0)
         goto done;
@@ -131,7 +131,7 @@ static int generate_plain(struct ids *out, struct session *s, const struct ids *
     if (generator_open(&g, &s->m, &s->c, s->adapter, (int64_t)in->n + k->max_tokens, err) != 0)
         return -1;
     print_prompt(p);
-    int rc = generate(out, &g, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? -1 : tokenizer_eos(s->t), &k->s,
+    int rc = generate(out, &g, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? NULL : tokenizer_ends(s->t), &k->s,
                       p ? print_token : NULL, p, err);
     generator_close(&g);
     return rc;
@@ -269,7 +269,7 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
         err_set(err, "the conversation has grown past the %lld tokens there is room for", (long long)g->kv.cap);
         goto done;
     }
-    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_eos(s->t), &k->s, print_token, &p, err) != 0)
+    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_ends(s->t), &k->s, print_token, &p, err) != 0)
         goto done;
     print_ready(&p, true);
     fputc('\n', out);

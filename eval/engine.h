@@ -19,6 +19,7 @@
 
 #include <stdbool.h>
 
+#include "core/io/tokenizer.h"
 #include "core/model/lm.h"
 #include "eval/sample.h"
 
@@ -43,7 +44,7 @@ struct ask {
     const int32_t *prompt; /* [n_prompt], read until the job is released */
     int64_t n_prompt, max_tokens;
     struct sampling sampling;
-    int32_t eos;   /* ends the sequence, and is its last token; -1: nothing does */
+    const struct tokenizer_ends *ends; /* tokens that end the sequence and are its last; NULL: nothing does */
     bool logprobs; /* the model's own, of each token and of the `top` likeliest beside it */
     int top;       /* 0 to ENGINE_MAX_TOP */
     bool echo;     /* logprobs of the prompt's tokens too */

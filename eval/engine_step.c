@@ -275,7 +275,7 @@ static void pick_task(void *arg, int64_t task, int worker)
     if (s->ask.logprobs)
         tell(l, sampler, &s->told, s->produced, id, s->ask.top, logits);
     s->ids[s->produced++] = id;
-    if (id == s->ask.eos && id >= 0)
+    if (tokenizer_is_end(s->ask.ends, id))
         s->ending = FINISH_STOP;
     else if (s->produced == s->ask.max_tokens)
         s->ending = FINISH_LENGTH;

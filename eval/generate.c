@@ -78,7 +78,7 @@ int32_t generator_pick(struct generator *g, const struct sampling *s, struct rng
     return sample_token(&g->sampler, g->lm.c->rows, g->logits, s, rng);
 }
 
-int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, int32_t eos,
+int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
              const struct sampling *s, bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err)
 {
     struct rng rng;
@@ -87,7 +87,7 @@ int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_
         return -1;
     for (int64_t i = 0; i < max_tokens; i++) {
         int32_t id = generator_pick(g, s, &rng);
-        if (id == eos && eos >= 0)
+        if (tokenizer_is_end(ends, id))
             break;
         if (ids_push(out, id, err) != 0)
             return -1;

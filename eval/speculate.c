@@ -54,20 +54,20 @@ static int propose(struct speculator *s, int32_t *ids, const struct ids *text, s
 }
 
 /* Takes new tokens into `out` and the text; true when it goes on. */
-static bool take(struct ids *out, struct ids *text, int32_t id, int64_t max_tokens, int32_t eos, bool (*on_token)(void *, int32_t),
+static bool take(struct ids *out, struct ids *text, int32_t id, int64_t max_tokens, const struct tokenizer_ends *ends, bool (*on_token)(void *, int32_t),
                  void *arg, struct err *err)
 {
-    if ((id == eos && eos >= 0) || ids_push(out, id, err) != 0 || ids_push(text, id, err) != 0)
+    if (tokenizer_is_end(ends, id) || ids_push(out, id, err) != 0 || ids_push(text, id, err) != 0)
         return false;
     return !(on_token && !on_token(arg, id)) && (int64_t)out->n < max_tokens;
 }
 
-static int loop(struct ids *out, struct ids *text, struct speculator *s, int64_t max_tokens, int32_t eos,
+static int loop(struct ids *out, struct ids *text, struct speculator *s, int64_t max_tokens, const struct tokenizer_ends *ends,
                 bool (*on_token)(void *, int32_t), void *arg, struct err *err)
 {
     int32_t ids[MAX_DRAFT + 1];
     int64_t vocab = s->full.lm.m->cfg.vocab_size;
-    bool on = take(out, text, best(s, s->full.logits), max_tokens, eos, on_token, arg, err);
+    bool on = take(out, text, best(s, s->full.logits), max_tokens, ends, on_token, arg, err);
     while (on) {
         int64_t kept = 0;
         ids[0] = text->ids[text->n - 1];
@@ -79,7 +79,7 @@ static int loop(struct ids *out, struct ids *text, struct speculator *s, int64_t
             int32_t id = best(s, s->logits + kept * vocab);
             same = kept < s->n_draft && id == ids[kept + 1];
             s->accepted += same;
-            on = take(out, text, id, max_tokens, eos, on_token, arg, err);
+            on = take(out, text, id, max_tokens, ends, on_token, arg, err);
         }
         /* what was looked at and not kept leaves the caches; the last token has not been run */
         int64_t len = s->full.kv.len - (s->n_draft + 1) + kept;
@@ -90,7 +90,7 @@ static int loop(struct ids *out, struct ids *text, struct speculator *s, int64_t
     return err->code ? -1 : 0;
 }
 
-int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, int32_t eos,
+int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
               bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err)
 {
     struct ids text = {0};
@@ -105,7 +105,7 @@ int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int6
         rc = generator_feed(&s->draft, prompt, n_prompt, err);
     double start = clock_seconds();
     if (rc == 0)
-        rc = loop(out, &text, s, max_tokens, eos, on_token, arg, err);
+        rc = loop(out, &text, s, max_tokens, ends, on_token, arg, err);
     s->seconds = clock_seconds() - start;
     free(text.ids);
     return rc;

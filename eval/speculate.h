@@ -6,6 +6,7 @@
 #ifndef ESPALIER_EVAL_SPECULATE_H
 #define ESPALIER_EVAL_SPECULATE_H
 
+#include "core/io/tokenizer.h"
 #include "eval/generate.h"
 
 enum { MAX_DRAFT = 32 };
@@ -26,7 +27,7 @@ int speculator_open(struct speculator *s, const struct model *m, const struct lo
 void speculator_close(struct speculator *s);
 
 /* As generate() at temperature 0. */
-int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, int32_t eos,
+int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
               bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err);
 
 /* Seconds of one token without a draft, measured over a few repeated steps where speculate() ended. */

@@ -43,7 +43,7 @@ static void begin(struct rig *g, const int32_t *prompts)
     g->prompt_rows = 0;
     for (int64_t i = 0; i < g->p->batch; i++) {
         struct sequence *s = &g->sequences[i];
-        *s = (struct sequence){.ask = {.prompt = prompts + i * g->p->n_prompt, .n_prompt = g->p->n_prompt, .eos = -1}};
+        *s = (struct sequence){.ask = {.prompt = prompts + i * g->p->n_prompt, .n_prompt = g->p->n_prompt}};
         s->ask.max_tokens = g->p->out_len;
         s->ids = g->ids + i * g->p->out_len;
         lane_admit(&g->lane, s, (uint64_t)i + 1);

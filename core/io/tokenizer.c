@@ -179,6 +179,8 @@ static int open_as(struct tokenizer **out, bool *absent, const char *path, bool 
                       "%s: the legacy treatment of special tokens is that of a SentencePiece model: a tokenizer.model or a GGUF of "
                       "the llama kind was expected",
                       t->file);
+    if (rc == 0)
+        rc = tokenizer_read_ends(t, err);
     *absent = rc != 0 && t->absent;
     if (rc != 0) {
         tokenizer_free(t);
@@ -235,6 +237,25 @@ int32_t tokenizer_bos(const struct tokenizer *t)
 int32_t tokenizer_eos(const struct tokenizer *t)
 {
     return t->eos;
+}
+
+const struct tokenizer_ends *tokenizer_ends(const struct tokenizer *t)
+{
+    return &t->ends;
+}
+
+bool tokenizer_is_end(const struct tokenizer_ends *ends, int32_t id)
+{
+    for (int i = 0; ends && i < ends->n; i++)
+        if (ends->id[i] == id)
+            return true;
+    return false;
+}
+
+void tokenizer_add_end(struct tokenizer *t, int64_t id)
+{
+    if (id >= 0 && id < t->n_tokens && !tokenizer_is_end(&t->ends, (int32_t)id) && t->ends.n < TOKENIZER_MAX_ENDS)
+        t->ends.id[t->ends.n++] = (int32_t)id;
 }
 
 int32_t tokenizer_pad(const struct tokenizer *t)

@@ -75,6 +75,18 @@ bool tokenizer_has_chat(const struct tokenizer *t);
  * vocabulary. Returns how many. */
 size_t tokenizer_token_bytes(const char **bytes, char spare[1], const struct tokenizer *t, int32_t id);
 
+/* The tokens that end an answer: EOS, and whatever else the tokenizer's files, config.json and generation_config.json beside them, or a
+ * GGUF's metadata (eot, eom) name as such. */
+enum { TOKENIZER_MAX_ENDS = 16 };
+struct tokenizer_ends {
+    int32_t id[TOKENIZER_MAX_ENDS];
+    int n;
+};
+const struct tokenizer_ends *tokenizer_ends(const struct tokenizer *t);
+
+/* Whether the id is one of them; ends may be NULL: nothing ends an answer then. */
+bool tokenizer_is_end(const struct tokenizer_ends *ends, int32_t id);
+
 /* Token ids; -1 where the tokenizer has none. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);

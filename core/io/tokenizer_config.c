@@ -90,6 +90,35 @@ done:
     return rc;
 }
 
+/* "eos_token_id" of a file beside the tokenizer: a number or a list of them. */
+static int read_ends(struct tokenizer *t, const char *name, struct err *err)
+{
+    char *text = NULL;
+    size_t n, i;
+    json_t *v;
+    if (tokenizer_read_file(&text, &n, t, name, err) != 0)
+        return -1;
+    json_t *root = text ? json_parse(text, n, name, err) : NULL;
+    int rc = text && !root ? -1 : 0;
+    json_t *ends = json_object_get(root, "eos_token_id");
+    tokenizer_add_end(t, json_is_integer(ends) ? json_integer_value(ends) : -1);
+    json_array_foreach(ends, i, v)
+        tokenizer_add_end(t, json_is_integer(v) ? json_integer_value(v) : -1);
+    json_decref(root);
+    free(text);
+    return rc;
+}
+
+int tokenizer_read_ends(struct tokenizer *t, struct err *err)
+{
+    struct tokenizer_ends found = t->ends; /* a GGUF's further ones */
+    t->ends.n = 0;
+    tokenizer_add_end(t, t->eos); /* the first */
+    for (int i = 0; i < found.n; i++)
+        tokenizer_add_end(t, found.id[i]);
+    return read_ends(t, "generation_config.json", err) == 0 ? read_ends(t, "config.json", err) : -1;
+}
+
 static int read_jinja(struct tokenizer *t, struct err *err)
 {
     char *text = NULL;

@@ -193,6 +193,13 @@ static int read_rest(struct tokenizer *t, const struct gguf *g, struct err *err)
         read_id(&t->unk, t, g, "tokenizer.ggml.unknown_token_id", err) != 0 ||
         read_id(&t->pad, t, g, "tokenizer.ggml.padding_token_id", err) != 0)
         return -1;
+    static const char *const ends[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        int32_t id = -1;
+        if (read_id(&id, t, g, ends[i], err) != 0)
+            return -1;
+        tokenizer_add_end(t, id);
+    }
     struct gguf_string s;
     if (gguf_text(&s, g, "tokenizer.chat_template")) {
         t->chat_template = tokenizer_keep(t, s.s, s.n, err);

@@ -112,6 +112,7 @@ struct decoder {
 
 struct tokenizer {
     bool absent; /* opening failed because there is none, not because it cannot be read */
+    struct tokenizer_ends ends;
     int64_t limit; /* ids from here on have no row in the model's embedding; 0: not known */
     enum tokenizer_kind kind;
     struct arena arena;
@@ -306,5 +307,11 @@ int decoder_from_json(struct tokenizer *t, const json_t *decoder, struct err *er
 int tokenizer_set_paths(struct tokenizer *t, const char *path, struct err *err);
 /* Special tokens, add_bos_token and chat template from the files beside it that are there. */
 int tokenizer_read_config(struct tokenizer *t, struct err *err);
+
+/* EOS and the ends that config.json and generation_config.json name. */
+int tokenizer_read_ends(struct tokenizer *t, struct err *err);
+
+/* Notes one more token that ends an answer; an id outside the vocabulary is none. */
+void tokenizer_add_end(struct tokenizer *t, int64_t id);
 
 #endif

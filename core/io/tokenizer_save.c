@@ -201,6 +201,12 @@ static json_t *generation_json(const struct tokenizer *t)
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
         if (ids[i].id >= 0)
             json_object_set_new(config, ids[i].key, json_integer(ids[i].id));
+    if (t->ends.n > 1) {
+        json_t *ends = json_array();
+        for (int i = 0; i < t->ends.n; i++)
+            json_array_append_new(ends, json_integer(t->ends.id[i]));
+        json_object_set_new(config, "eos_token_id", ends);
+    }
     return config;
 }
 

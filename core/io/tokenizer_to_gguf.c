@@ -243,7 +243,8 @@ static int put_tokens(const struct tokenizer *t, struct gguf_writer *w, int64_t 
     return 0;
 }
 
-static void put_ids(const struct tokenizer *t, struct gguf_writer *w)
+/* An id that a key of the format names must be a token of the model. A GGUF has two keys for further tokens that end an answer. */
+static void put_ids(const struct tokenizer *t, struct gguf_writer *w, int64_t vocab_size)
 {
     const struct {
         const char *key;
@@ -253,8 +254,12 @@ static void put_ids(const struct tokenizer *t, struct gguf_writer *w)
                {"tokenizer.ggml.unknown_token_id", t->unk},
                {"tokenizer.ggml.padding_token_id", t->pad}};
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
-        if (ids[i].id >= 0)
+        if (ids[i].id >= 0 && ids[i].id < vocab_size)
             gguf_put_u32(w, ids[i].key, (uint32_t)ids[i].id);
+    static const char *const further[] = {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"};
+    for (int i = 0, k = 0; i < t->ends.n && k < 2; i++)
+        if (t->ends.id[i] != t->eos && t->ends.id[i] < vocab_size)
+            gguf_put_u32(w, further[k++], (uint32_t)t->ends.id[i]);
     gguf_put_bool(w, "tokenizer.ggml.add_bos_token", tokenizer_adds_bos(t));
     if (t->chat_template)
         gguf_put_text(w, "tokenizer.chat_template", t->chat_template, strlen(t->chat_template));
@@ -265,12 +270,15 @@ int tokenizer_put_gguf(const struct tokenizer *t, struct gguf_writer *w, int64_t
     if (!t->dir && !t->n_files)
         return copy_keys(t, w, vocab_size, err);
     bool bytes = t->kind == BYTE_LEVEL;
+    int further = t->ends.n - tokenizer_is_end(&t->ends, t->eos);
+    if (further > 2)
+        return refuse(t, "more than two tokens beside EOS end an answer", err);
     gguf_put_text(w, "tokenizer.ggml.model", bytes ? "gpt2" : "llama", bytes ? 4 : 5);
     if (!bytes)
         gguf_put_text(w, "tokenizer.ggml.pre", "default", 7);
     if ((bytes && put_pre(t, w, err) != 0) || put_tokens(t, w, vocab_size, err) != 0 ||
         (bytes ? put_merges(t, w, err) : put_scores(t, w, vocab_size, err)) != 0)
         return -1;
-    put_ids(t, w);
+    put_ids(t, w, vocab_size);
     return 0;
 }

@@ -92,7 +92,7 @@ static int check_tokenizer(const struct tokenizer *t, const char *path, struct e
         tokenizer_encode(&got, back, text, sizeof text - 1, err) != 0 || tokenizer_encode(&got, back, runs, n, err) != 0)
         goto done;
     if (got.n != want.n || memcmp(got.ids, want.ids, got.n * sizeof *got.ids) || tokenizer_bos(t) != tokenizer_bos(back) ||
-        tokenizer_eos(t) != tokenizer_eos(back))
+        tokenizer_eos(t) != tokenizer_eos(back) || tokenizer_ends(t)->n != tokenizer_ends(back)->n)
         err_set(err, "%s: reading back what was written: the tokenizer is another one", path);
     else
         rc = 0;

@@ -118,7 +118,7 @@ static int set_ask(struct run *r, const struct prompt *p, struct ask *a, struct 
                       .n_prompt = n,
                       .max_tokens = wanted,
                       .sampling = q->sampling,
-                      .eos = tokenizer_eos(r->v->t),
+                      .ends = tokenizer_ends(r->v->t),
                       .logprobs = q->logprobs,
                       .top = q->top,
                       .echo = q->echo};

@@ -80,7 +80,7 @@ static struct engine *start(struct fixture *f, int64_t slots, int64_t queue)
 static struct ask prompt(int32_t ids[LONG], int k)
 {
     static const int64_t lengths[] = {5, 150, 200, 7, 64, 65, 129, 1, 70, 193};
-    struct ask a = {.variant = k % 2, .prompt = ids, .n_prompt = lengths[k % 10], .max_tokens = 12, .eos = -1};
+    struct ask a = {.variant = k % 2, .prompt = ids, .n_prompt = lengths[k % 10], .max_tokens = 12};
     for (int64_t i = 0; i < LONG; i++)
         ids[i] = (int32_t)((i * 31 + (i > 140 || a.n_prompt < 64 ? k : 0) * 7) % 256);
     if (k % 3 == 1)
@@ -109,7 +109,7 @@ static void by_generator(struct fixture *f, const struct ask *a, int64_t slots, 
     struct generator g;
     struct compute c = compute_for_rows(&f->c, slots);
     OK(generator_open(&g, f->variants[a->variant].m, &c, NULL, CONTEXT, &err));
-    OK(generate(out, &g, a->prompt, a->n_prompt, a->max_tokens, a->eos, &a->sampling, NULL, NULL, &err));
+    OK(generate(out, &g, a->prompt, a->n_prompt, a->max_tokens, a->ends, &a->sampling, NULL, NULL, &err));
     generator_close(&g);
 }
 
@@ -374,9 +374,10 @@ static void stops_at_eos(void **state)
     struct engine *e = start(f, 1, 4);
     struct job *j = submit(e, &a, 1);
     finish(j, 0);
-    a.eos = job_token(j, 0, 3, false).id;
+    struct tokenizer_ends ends = {{job_token(j, 0, 3, false).id}, 1};
+    a.ends = &ends;
     int64_t at = 0;
-    while (job_token(j, 0, at, false).id != a.eos)
+    while (job_token(j, 0, at, false).id != ends.id[0])
         at++;
     job_release(j);
     j = submit(e, &a, 1);
@@ -438,15 +439,16 @@ static void drafts_change_nothing(void **state)
         a.sampling.temperature = 0;
         a.max_tokens = 1 + 7 * k % 60;
         by_generator(f, &a, 1, &plain);
-        a.eos = k % 5 == 4 ? plain.ids[plain.n / 2] : -1;
+        struct tokenizer_ends ends = {{k % 5 == 4 ? plain.ids[plain.n / 2] : -1}, k % 5 == 4};
+        a.ends = &ends;
         plain.n = 0;
         by_generator(f, &a, 1, &plain);
         OK(speculator_open(&s, &f->m, NULL, draft, NULL, 1 + k % 6, &f->c, CONTEXT, &err));
-        OK(speculate(&drafted, &s, a.prompt, a.n_prompt, a.max_tokens, a.eos, NULL, NULL, &err));
+        OK(speculate(&drafted, &s, a.prompt, a.n_prompt, a.max_tokens, a.ends, NULL, NULL, &err));
         assert_int_equal(drafted.n, plain.n);
         assert_true(drafted.n == 0 || !memcmp(drafted.ids, plain.ids, drafted.n * sizeof *plain.ids));
-        assert_true(s.accepted <= s.proposed && (a.max_tokens < 20 || a.eos >= 0 || s.passes > 0));
-        if (draft == &f->m && a.eos < 0)
+        assert_true(s.accepted <= s.proposed && (a.max_tokens < 20 || ends.n > 0 || s.passes > 0));
+        if (draft == &f->m && ends.n == 0)
             assert_true(s.passes * s.n_draft == s.proposed && s.proposed - s.accepted <= s.n_draft);
         speculator_close(&s);
         free(plain.ids);

@@ -59,7 +59,7 @@ static void check_alone(struct fixture *f, const struct lora_set *lora, const in
         struct generator g;
         struct ids alone = {0};
         OK(generator_open(&g, &f->m, &f->c, lora, p->n_prompt + p->out_len, &err));
-        OK(generate(&alone, &g, prompts + i * p->n_prompt, p->n_prompt, p->out_len, -1, &greedy, NULL, NULL, &err));
+        OK(generate(&alone, &g, prompts + i * p->n_prompt, p->n_prompt, p->out_len, NULL, &greedy, NULL, NULL, &err));
         assert_int_equal(alone.n, p->out_len);
         assert_memory_equal(alone.ids, got + i * p->out_len, alone.n * sizeof *alone.ids);
         free(alone.ids);
