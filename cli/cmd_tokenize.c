@@ -104,13 +104,13 @@ static int each_line(const struct tokenize *k, const char *path, bool reverse, s
     return rc;
 }
 
-static int render_chat(struct cli *cli, const struct tokenizer *t, const char *path, bool prompt, struct err *err)
+static int render_chat(struct cli *cli, const struct tokenizer *t, const char *path, const char *template, bool prompt, struct err *err)
 {
     char *text = NULL;
     struct ids ids = {0};
     int rc = -1;
     json_t *messages = json_read(path, err), *list = json_array();
-    if (!messages || tokenizer_chat(&text, t, messages, prompt, err) != 0 ||
+    if (!messages || tokenizer_chat_as(&text, t, template, messages, prompt, err) != 0 ||
         tokenizer_encode_chat(&ids, t, text, strlen(text), err) != 0)
         goto done;
     for (size_t i = 0; i < ids.n; i++)
@@ -129,13 +129,14 @@ done:
 
 int cmd_tokenize(struct cli *cli, struct err *err)
 {
-    const char *file = NULL, *chat = NULL;
+    const char *file = NULL, *chat = NULL, *template = NULL;
     bool bos = false, reverse = false, prompt = false;
     struct opt own[] = {
         {OPT_STRING, "file", &file, "F", "an input per line; .jsonl: a JSON string per line"},
         {OPT_FLAG, "bos", &bos, NULL, "put BOS first"},
         {OPT_FLAG, "reverse", &reverse, NULL, "read arrays of ids, print JSON strings"},
         {OPT_STRING, "chat", &chat, "MESSAGES.json", "render the chat template"},
+        {OPT_STRING, "chat-template", &template, "NAME", "with --chat: chatml, vicuna, llama2 or alpaca instead of the model's own"},
         {OPT_FLAG, "generation-prompt", &prompt, NULL, "with --chat: end where the answer begins"},
         {.kind = OPT_END},
     };
@@ -149,6 +150,10 @@ int cmd_tokenize(struct cli *cli, struct err *err)
     static const char *const either[][2] = {{"reverse", "chat"}, {"reverse", "bos"}, {"chat", "bos"}, {NULL}};
     if (opt_exclusive(&words, either, err) != 0)
         return -1;
+    if (template && !tokenizer_chat_known(template))
+        return err_usage(err, "--chat-template %s: chatml, vicuna, llama2 or alpaca was expected", template);
+    if (template && !chat)
+        return err_usage(err, "--chat-template goes with --chat");
     if (prompt && !chat)
         return err_usage(err, "--generation-prompt goes with --chat");
     struct tokenizer *t = NULL;
@@ -156,7 +161,7 @@ int cmd_tokenize(struct cli *cli, struct err *err)
         return -1;
     struct tokenize k = {t, text_output(cli), bos};
     if (chat)
-        rc = render_chat(cli, t, chat, prompt, err);
+        rc = render_chat(cli, t, chat, template, prompt, err);
     else if (file)
         rc = each_line(&k, file, reverse, err);
     else if (reverse)

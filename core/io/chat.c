@@ -1,4 +1,5 @@
-/* Chat templates. There is no Jinja interpreter here: a template is recognised by what it contains, and rendered from a table. */
+/* Chat templates. There is no Jinja interpreter here: a template is recognised where it is one of those below but for blanks and the
+ * system message that it brings, and rendered from a table; any other is refused, for its text would be another one. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,16 +12,12 @@
 #define EOS  "\2"
 #define ROLE "\3"
 
-enum { MARKERS = 5 };
-
 struct turn {
     const char *before, *after;
 };
 
 struct chat_format {
     const char *name;
-    const char *has[MARKERS];   /* all of these are in the template, */
-    const char *lacks[MARKERS]; /* and none of these */
     const char *start;
     struct turn system, user, assistant;
     const char *generation;
@@ -28,133 +25,173 @@ struct chat_format {
     bool system_in_user; /* the system message is put inside the first user turn */
 };
 
-/* The markers are looked for in the template with its \n unescaped and 'a' + 'b' joined to 'ab'. */
+enum { CHATML, LLAMA3, LLAMA2, VICUNA, ALPACA };
+
 static const struct chat_format formats[] = {
-    {.name = "ChatML",
-     .has = {"<|im_start|>", "<|im_end|>\n", "<|im_start|>assistant\n"},
-     .lacks = {"<think>", "strftime_now", "reasoning"},
-     .start = BOS,
-     .user = {"<|im_start|>" ROLE "\n", "<|im_end|>\n"},
-     .generation = "<|im_start|>assistant\n",
-     .any_role = true},
-    {.name = "Llama 3",
-     .has = {"<|start_header_id|>", "<|end_header_id|>\n\n", "<|eot_id|>"},
-     .lacks = {"Cutting Knowledge", "strftime_now", "tools"},
-     .start = BOS,
-     .user = {"<|start_header_id|>" ROLE "<|end_header_id|>\n\n", "<|eot_id|>"},
-     .generation = "<|start_header_id|>assistant<|end_header_id|>\n\n",
-     .any_role = true},
-    {.name = "Llama 2",
-     .has = {"[INST] ", "<<SYS>>", " [/INST]"},
-     .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
-     .user = {BOS "[INST] ", " [/INST]"},
-     .assistant = {" ", " " EOS},
-     .generation = "",
-     .system_in_user = true},
-    {.name = "Vicuna", /* turns on one line, each with a blank before it */
-     .has = {"' USER: '", "' ASSISTANT: '", "' ASSISTANT:'"},
-     .start = BOS,
-     .system = {"", ""},
-     .user = {" USER: ", ""},
-     .assistant = {" ASSISTANT: ", EOS},
-     .generation = " ASSISTANT:"},
-    {.name = "Vicuna", /* FastChat's: turns on one line, a blank after the user's */
-     .has = {"'USER: '", "+ ' '", "'ASSISTANT: '", "'ASSISTANT:'"},
-     .lacks = {"+ '\n'", "+ '\n\n'"},
-     .start = BOS,
-     .system = {"", " "},
-     .user = {"USER: ", " "},
-     .assistant = {"ASSISTANT: ", EOS},
-     .generation = "ASSISTANT:"},
-    {.name = "Vicuna", /* a line per turn */
-     .has = {"'USER: '", "+ '\n'", "'ASSISTANT: '", "'ASSISTANT:'", "+ '\n\n'"},
-     .start = BOS,
-     .system = {"", "\n\n"},
-     .user = {"USER: ", "\n"},
-     .assistant = {"ASSISTANT: ", EOS "\n"},
-     .generation = "ASSISTANT:"},
-    {.name = "Alpaca",
-     .has = {"'### Instruction:\n'", "+ '\n\n'", "'### Response:\n'", "{{ '### Response:\n' }}"},
-     .lacks = {"Below ", "<|EOT|>"},
-     .start = BOS,
-     .system = {"", "\n\n"},
-     .user = {"### Instruction:\n", "\n\n"},
-     .assistant = {"### Response:\n", EOS "\n\n"},
-     .generation = "### Response:\n"},
+    [CHATML] = {.name = "ChatML",
+                .start = BOS,
+                .user = {"<|im_start|>" ROLE "\n", "<|im_end|>\n"},
+                .generation = "<|im_start|>assistant\n",
+                .any_role = true},
+    [LLAMA3] = {.name = "Llama 3",
+                .start = BOS,
+                .user = {"<|start_header_id|>" ROLE "<|end_header_id|>\n\n", "<|eot_id|>"},
+                .generation = "<|start_header_id|>assistant<|end_header_id|>\n\n",
+                .any_role = true},
+    [LLAMA2] = {.name = "Llama 2",
+                .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"},
+                .user = {BOS "[INST] ", " [/INST]"},
+                .assistant = {" ", " " EOS},
+                .generation = "",
+                .system_in_user = true},
+    [VICUNA] = {.name = "Vicuna", /* FastChat's: turns on one line, a blank after the user's */
+                .start = BOS,
+                .system = {"", " "},
+                .user = {"USER: ", " "},
+                .assistant = {"ASSISTANT: ", EOS},
+                .generation = "ASSISTANT:"},
+    [ALPACA] = {.name = "Alpaca",
+                .start = BOS,
+                .system = {"", "\n\n"},
+                .user = {"### Instruction:\n", "\n\n"},
+                .assistant = {"### Response:\n", EOS "\n\n"},
+                .generation = "### Response:\n"},
+};
+
+/* Templates as their models publish them, in the form that canonical gives: no blanks outside of strings, 'a' + 'b' joined to 'ab',
+ * message.role as message['role']. A "*" stands for a system message inside a string. */
+#define CHATML_TURN "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}"
+#define CHATML_END  "{%endfor%}{%ifadd_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}"
+#define CHATML_SYSTEM(condition) "{%if" condition "%}{{'<|im_start|>system\n*<|im_end|>\n'}}{%endif%}"
+
+static const struct known {
+    int format;
+    const char *template;
+} known[] = {
+    {CHATML, "{%formessageinmessages%}" CHATML_TURN CHATML_END},
+    {CHATML, "{%ifnotadd_generation_promptisdefined%}{%setadd_generation_prompt=false%}{%endif%}{%formessageinmessages%}" CHATML_TURN
+             CHATML_END},
+    {CHATML, "{%formessageinmessages%}" CHATML_SYSTEM("loop.firstandmessages[0]['role']!='system'") CHATML_TURN CHATML_END},
+    {CHATML, CHATML_SYSTEM("messages[0]['role']!='system'") "{%formessageinmessages%}" CHATML_TURN CHATML_END},
+    {LLAMA3, "{%setloop_messages=messages%}{%formessageinloop_messages%}{%setcontent='<|start_header_id|>'+message['role']+"
+             "'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'%}{%ifloop.index0==0%}{%setcontent=bos_token+content%}"
+             "{%endif%}{{content}}{%endfor%}{%ifadd_generation_prompt%}{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}"
+             "{%endif%}"},
+    {LLAMA2, "{%ifmessages[0]['role']=='system'%}{%setloop_messages=messages[1:]%}{%setsystem_message=messages[0]['content']%}"
+             "{%else%}{%setloop_messages=messages%}{%setsystem_message=false%}{%endif%}{%formessageinloop_messages%}"
+             "{%if(message['role']=='user')!=(loop.index0%2==0)%}{{raise_exception('Conversation roles must alternate "
+             "user/assistant/user/assistant/...')}}{%endif%}{%ifloop.index0==0andsystem_message!=false%}"
+             "{%setcontent='<<SYS>>\n'+system_message+'\n<</SYS>>\n\n'+message['content']%}{%else%}"
+             "{%setcontent=message['content']%}{%endif%}{%ifmessage['role']=='user'%}"
+             "{{bos_token+'[INST] '+content.strip()+' [/INST]'}}{%elifmessage['role']=='assistant'%}"
+             "{{' '+content.strip()+' '+eos_token}}{%endif%}{%endfor%}"},
 };
 
 /* A rendering under way. */
 struct chat {
     const struct tokenizer *t;
     const struct chat_format *format;
-    char *template; /* with escapes undone */
+    const char *template; /* its canonical form */
+    const char *preset;   /* [n_preset]: the system message of a chat without one */
+    size_t n_preset;
     bool trims;     /* strips blanks around each message */
     FILE *out;
 };
 
 /* ---- the template ---- */
 
-static char *unescape(const char *s, struct err *err)
+/* What is inside of a string literal at *from, which is behind its opening quote: with \n and quotes undone. *from gets behind it. */
+static char *put_literal(char *to, const char **from, char quote)
 {
-    char *out = malloc(strlen(s) + 1), *p = out;
-    if (!out) {
-        err_set(err, "out of memory");
-        return NULL;
-    }
-    for (; *s; s++) {
-        if (*s == '\\' && s[1] == 'n') {
-            *p++ = '\n';
+    const char *s = *from;
+    for (; *s && *s != quote; s++) {
+        if (*s == '\\' && s[1]) {
             s++;
-        } else if (!strncmp(s, "' + '", 5) || !strncmp(s, "\" + \"", 5)) {
-            s += 4;
+            *to++ = *s == 'n' ? '\n' : *s;
         } else {
-            *p++ = *s;
+            *to++ = *s;
         }
     }
-    *p = 0;
+    *from = *s ? s + 1 : s;
+    return to;
+}
+
+/* Whether blanks that end at `end` print nothing: there are none, or a dash beside them takes them away, or they are the one line break
+ * that is dropped behind a block tag. */
+static bool is_silent(const char *begin, const char *end, const char *template)
+{
+    bool after_dash = begin - template >= 3 && begin[-3] == '-', before_dash = *end && end[1] && end[2] == '-';
+    bool after_block = begin - template >= 2 && begin[-2] == '%';
+    return begin == end || after_dash || before_dash || (after_block && end == begin + 1 && *begin == '\n');
+}
+
+/* The template in a form that spelling does not change, malloc'ed; NULL where something between its tags would be printed, or there is
+ * no memory. */
+static char *canonical(const char *template)
+{
+    char *out = malloc(2 * strlen(template) + 1), *to = out;
+    bool inside = false;
+    for (const char *s = template; out && *s;) {
+        if (!inside) {
+            const char *tag = s + strspn(s, " \t\r\n");
+            if (!is_silent(s, tag, template) || (*tag && (tag[0] != '{' || (tag[1] != '{' && tag[1] != '%')))) {
+                free(out);
+                return NULL;
+            }
+            s = tag;
+            if (!*s)
+                break;
+            *to++ = *s++;
+            *to++ = *s++;
+            s += *s == '-';
+            inside = true;
+        } else if (*s == '\'' || *s == '"') {
+            bool joined = to - out >= 2 && to[-1] == '+' && to[-2] == '\''; /* 'a' + 'b' */
+            char quote = *s++;
+            to -= joined ? 2 : 0;
+            if (!joined)
+                *to++ = '\'';
+            to = put_literal(to, &s, quote);
+            *to++ = '\'';
+        } else if ((s[0] == '}' || s[0] == '%') && s[1] == '}') {
+            to -= to[-1] == '-';
+            *to++ = *s++;
+            *to++ = *s++;
+            inside = false;
+        } else if (!strncmp(s, "message.role", 12) || !strncmp(s, "message.content", 15)) {
+            bool role = s[8] == 'r';
+            to = stpcpy(to, role ? "message['role']" : "message['content']");
+            s += role ? 12 : 15;
+        } else {
+            if (!strchr(" \t\r\n", *s))
+                *to++ = *s;
+            s++;
+        }
+    }
+    if (out)
+        *to = 0;
     return out;
 }
 
-static const struct chat_format *find_format(const char *template)
+/* Whether the text is the pattern, whose one "*", if any, stands for *n bytes at *any. */
+static bool fits(const char **any, size_t *n, const char *pattern, const char *text)
 {
-    for (size_t k = 0; k < sizeof formats / sizeof *formats; k++) {
-        const struct chat_format *f = &formats[k];
-        bool fits = true;
-        for (size_t i = 0; i < MARKERS; i++)
-            fits = fits && (!f->has[i] || strstr(template, f->has[i])) && (!f->lacks[i] || !strstr(template, f->lacks[i]));
-        if (fits)
-            return f;
-    }
+    const char *star = strchr(pattern, '*');
+    size_t length = strlen(text), before = star ? (size_t)(star - pattern) : strlen(pattern), after = star ? strlen(star + 1) : 0;
+    *any = text + before;
+    *n = length >= before + after ? length - before - after : 0;
+    return length >= before + after && (star || length == before) && !strncmp(pattern, text, before) &&
+           (!star || (!strcmp(star + 1, text + length - after) && !memchr(*any, '\'', *n)));
+}
+
+/* The format of a template; NULL where it is none of the known ones. The system message that it brings is *preset[*n]. */
+static const struct chat_format *find_format(const char **preset, size_t *n, const char *template)
+{
+    *n = 0;
+    for (size_t k = 0; template && k < sizeof known / sizeof *known; k++)
+        if (fits(preset, n, known[k].template, template))
+            return &formats[known[k].format];
     return NULL;
-}
-
-/* The system message that the template itself brings: the rest of a string literal after `before`, up to `end` where one is
- * given. Returns its length, 0 where there is none. */
-static size_t literal_after(const char **start, const char *template, const char *before, const char *end)
-{
-    for (const char *p = template; (p = strstr(p, before));) {
-        char quote = p > template ? p[-1] : 0, last = before[strlen(before) - 1];
-        if (last == '\'' || last == '"')
-            quote = last;
-        else if (quote != '\'' && quote != '"')
-            quote = '{'; /* plain template text: it ends where an expression starts */
-        p += strlen(before);
-        const char *stop = p;
-        while (*stop && (*stop != quote || stop[-1] == '\\') && (!end || strncmp(stop, end, strlen(end))))
-            stop++;
-        if (stop > p && (end ? !strncmp(stop, end, strlen(end)) : *stop == quote)) {
-            *start = p;
-            return (size_t)(stop - p);
-        }
-    }
-    return 0;
-}
-
-static size_t default_system(const char **start, const struct chat *c)
-{
-    if (c->format->any_role)
-        return literal_after(start, c->template, "<|im_start|>system\n", "<|im_end|>");
-    return c->format->system_in_user ? 0 : literal_after(start, c->template, "system_message = '", NULL);
 }
 
 /* ---- rendering ---- */
@@ -268,19 +305,16 @@ static int put_messages(struct chat *c, const json_t *messages, struct err *err)
 
 static int render(struct chat *c, const json_t *messages, bool generation_prompt, struct err *err)
 {
-    const char *role, *content, *preset = NULL;
+    const char *role, *content;
     if (!json_is_array(messages) || json_array_size(messages) == 0)
         return err_set(err, "a chat must be a non-empty array of messages");
     if (check_message(json_array_get(messages, 0), 0, &role, &content, err) != 0)
         return -1;
     put(c, c->format->start, "");
-    size_t n_preset = strcmp(role, "system") ? default_system(&preset, c) : 0;
-    if (n_preset > 0) {
+    if (c->n_preset > 0 && strcmp(role, "system")) {
         const struct turn *turn = turn_of(c->format, "system");
         put(c, turn->before, "system");
-        for (size_t i = 0; i < n_preset; i++)
-            if (preset[i] != '\\' || (preset[i + 1] != '\'' && preset[i + 1] != '"'))
-                fputc(preset[i], c->out);
+        fwrite(c->preset, 1, c->n_preset, c->out);
         put(c, turn->after, "system");
     }
     if (put_messages(c, messages, err) != 0)
@@ -290,21 +324,19 @@ static int render(struct chat *c, const json_t *messages, bool generation_prompt
     return 0;
 }
 
-/* Formats by name, for tokenizers that bring none. The text stands in for a template where one is asked: which special tokens are
- * put, and the system message of conversations without one. */
+/* Formats by name, for tokenizers that bring none or another template. Special tokens are put where `template` names them. */
 static const struct named {
     const char *name;
-    const struct chat_format *format;
-    const char *template;
+    int format;
+    const char *template, *preset;
 } named[] = {
-    {"chatml", &formats[0], ""},
-    {"llama2", &formats[2], "bos_token eos_token .strip()"},
-    {"vicuna", &formats[4],
-     "bos_token eos_token system_message = 'A chat between a curious user and an artificial intelligence assistant. The assistant "
-     "gives helpful, detailed, and polite answers to the user\\'s questions.'"},
-    {"alpaca", &formats[6], /* the prompt of data/instructions.c */
-     "bos_token eos_token system_message = 'Below is an instruction that describes a task. Write a response that appropriately "
-     "completes the request.'"},
+    {"chatml", CHATML, "", ""},
+    {"llama2", LLAMA2, "bos_token eos_token .strip()", ""},
+    {"vicuna", VICUNA, "bos_token eos_token",
+     "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
+     "answers to the user's questions."},
+    {"alpaca", ALPACA, "bos_token eos_token", /* the prompt of data/instructions.c */
+     "Below is an instruction that describes a task. Write a response that appropriately completes the request."},
 };
 
 static const struct named *find_named(const char *name)
@@ -333,25 +365,30 @@ int tokenizer_chat_as(char **text, const struct tokenizer *t, const char *name, 
     char *out = NULL;
     struct chat c = {.t = t};
     const struct named *by_name = name ? find_named(name) : NULL;
-    const char *template = by_name ? by_name->template : name ? NULL : t->chat_template;
-    if (!template)
+    if (name ? !by_name : !t->chat_template)
         return err_set(err, "%s: the tokenizer has no chat template", t->file);
-    c.template = unescape(template, err);
-    if (!c.template)
-        return -1;
-    c.format = by_name ? by_name->format : find_format(c.template);
-    c.trims = strstr(c.template, ".strip()") || strstr(c.template, "| trim") || strstr(c.template, "|trim");
+    char *form = by_name ? NULL : canonical(t->chat_template);
+    c.template = by_name ? by_name->template : form;
+    c.format = by_name ? &formats[by_name->format] : find_format(&c.preset, &c.n_preset, form);
+    if (by_name) {
+        c.preset = by_name->preset;
+        c.n_preset = strlen(by_name->preset);
+    }
     if (!c.format) {
-        err_set(err, "%s: unknown chat template (ChatML, Llama 2 and 3, Vicuna and Alpaca are known): %.200s", t->file, template);
+        err_set(err,
+                "%s: its chat template is none of those that are rendered here to the letter; --chat-template chatml, vicuna, llama2 or "
+                "alpaca renders one of those instead",
+                t->file);
         goto done;
     }
+    c.trims = strstr(c.template, ".strip()") || strstr(c.template, "|trim");
     c.out = open_memstream(&out, &n);
     if (c.out)
         rc = render(&c, messages, generation_prompt, err);
     if (!c.out || ferror(c.out) || fclose(c.out) != 0)
         rc = err_set(err, "out of memory");
 done:
-    free(c.template);
+    free(form);
     if (rc == 0)
         *text = out;
     else

@@ -98,13 +98,15 @@ static int read_ends(struct tokenizer *t, const char *name, struct err *err)
     json_t *v;
     if (tokenizer_read_file(&text, &n, t, name, err) != 0)
         return -1;
-    json_t *root = text ? json_parse(text, n, name, err) : NULL;
+    char *path = text ? path_join(t->dir ? t->dir : t->file, name, err) : NULL;
+    json_t *root = path ? json_parse(text, n, path, err) : NULL;
     int rc = text && !root ? -1 : 0;
     json_t *ends = json_object_get(root, "eos_token_id");
     tokenizer_add_end(t, json_is_integer(ends) ? json_integer_value(ends) : -1);
     json_array_foreach(ends, i, v)
         tokenizer_add_end(t, json_is_integer(v) ? json_integer_value(v) : -1);
     json_decref(root);
+    free(path);
     free(text);
     return rc;
 }

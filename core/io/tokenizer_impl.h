@@ -135,6 +135,7 @@ struct tokenizer {
     struct added *added; /* [n_added], in file order */
     uint32_t n_added;
     struct added_set raw, normalized;
+    struct added_set beside; /* of a SentencePiece model: tokens that the files beside it add, looked for in any text */
 
     struct form forms[TOKENIZER_MAX_FORMS]; /* the normalizers, in order */
     int n_forms;

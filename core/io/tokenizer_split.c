@@ -391,5 +391,7 @@ int split_text(struct encoder *e, const char *s, size_t n)
     e->at_start = true;
     if (n == 0)
         return 0;
-    return e->plain ? between[e->t->kind](e, s, n) : split_added(e, &e->t->raw, s, n, between[e->t->kind]);
+    if (e->plain && e->t->beside.n == 0)
+        return between[e->t->kind](e, s, n);
+    return split_added(e, e->plain ? &e->t->beside : &e->t->raw, s, n, between[e->t->kind]);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/io/tokenizer_impl.h"
 
 /* ---- the wire format ---- */
@@ -187,16 +188,107 @@ static int read_specs(struct spm *spm, struct tokenizer *t, struct err *err)
     return 0;
 }
 
-static int read_pieces(const struct spm *spm, struct tokenizer *t, struct err *err)
+/* Puts {content: id} of the tokens that the file adds into list, with what it says of each. */
+static int list_added(json_t *list, const char *content, json_int_t id, const json_t *how)
+{
+    json_t *item = json_pack("{sI}", "id", id);
+    if (item && json_is_object(how))
+        json_object_update_missing(item, (json_t *)how);
+    return json_object_set_new(list, content, item);
+}
+
+/* Tokens that transformers adds to the model's: "added_tokens_decoder" of tokenizer_config.json, and added_tokens.json, which older
+ * versions write. A new reference; NULL and an error. */
+static json_t *read_added(const struct tokenizer *t, struct err *err)
+{
+    char *text[2] = {NULL};
+    size_t n[2];
+    const char *name;
+    json_t *list = json_object(), *root[2] = {NULL}, *v;
+    static const char *const files[] = {"tokenizer_config.json", "added_tokens.json"};
+    bool fine = list;
+    for (int i = 0; i < 2 && fine; i++) {
+        fine = tokenizer_read_file(&text[i], &n[i], t, files[i], err) == 0;
+        if (fine && text[i])
+            fine = (root[i] = json_parse(text[i], n[i], files[i], err));
+    }
+    if (fine) {
+        json_object_foreach(root[1], name, v)
+            fine = fine && json_is_integer(v) && list_added(list, name, json_integer_value(v), NULL) == 0;
+        json_object_foreach(json_object_get(root[0], "added_tokens_decoder"), name, v) {
+            const char *content = json_string_value(json_object_get(v, "content"));
+            char *end;
+            long id = strtol(name, &end, 10);
+            fine = fine && content && !*end && list_added(list, content, id, v) == 0;
+        }
+        if (!fine)
+            err_set(err, "%s: the added tokens in the files beside it: ids and contents were expected", t->file);
+    }
+    for (int i = 0; i < 2; i++) {
+        free(text[i]);
+        json_decref(root[i]);
+    }
+    if (fine)
+        return list;
+    json_decref(list);
+    return NULL;
+}
+
+/* Those of the list that the model has no piece for become tokens of their own. */
+static int add_beside(struct tokenizer *t, const json_t *list, struct err *err)
+{
+    const char *content;
+    json_t *item;
+    t->beside.items = arena_alloc(&t->arena, json_object_size(list) + 1, sizeof *t->beside.items, err);
+    if (!t->beside.items || added_reserve(t, json_object_size(list) + 4, err) != 0) /* and 4 for add_specials */
+        return -1;
+    json_object_foreach((json_t *)list, content, item) {
+        size_t n = strlen(content);
+        int64_t id = json_integer_value(json_object_get(item, "id"));
+        int32_t known = vocab_find(t, content, n);
+        struct added a = {.id = (int32_t)id, .special = json_is_true(json_object_get(item, "special"))};
+        a.lstrip = json_is_true(json_object_get(item, "lstrip"));
+        a.rstrip = json_is_true(json_object_get(item, "rstrip"));
+        a.single_word = json_is_true(json_object_get(item, "single_word"));
+        if (known >= 0 && known != id)
+            return err_set(err, "%s: added token \"%s\" has the id %lld but is number %d of the vocabulary", t->file, content,
+                           (long long)id, known);
+        if (known >= 0 || n == 0)
+            continue;
+        if (vocab_set(t, id, content, n, false, err) != 0)
+            return -1;
+        t->tokens[id].type = TYPE_USER_DEFINED;
+        if (added_add(t, &a, err) != 0)
+            return -1;
+        t->beside.items[t->beside.n++] = t->added[t->n_added - 1];
+    }
+    added_set_finish(&t->beside);
+    return 0;
+}
+
+/* Ids that the pieces and the added tokens take. */
+static int64_t count_ids(const struct spm *spm, const json_t *added)
+{
+    const char *content;
+    json_t *item;
+    int64_t n = spm->n_pieces;
+    json_object_foreach((json_t *)added, content, item) {
+        int64_t id = json_integer_value(json_object_get(item, "id"));
+        n = id >= n && id < TOKENIZER_MAX_IDS ? id + 1 : n;
+    }
+    return n;
+}
+
+static int read_pieces(const struct spm *spm, struct tokenizer *t, const json_t *added, struct err *err)
 {
     struct message m = {spm->map.data, spm->map.data + spm->map.size};
     struct field f;
-    if (vocab_reserve(t, spm->n_pieces, err) != 0)
+    if (vocab_reserve(t, count_ids(spm, added), err) != 0)
         return -1;
     for (int64_t id = 0; next_field(&f, &m) > 0;)
         if (is_field(&f, 1, WIRE_BYTES) && read_piece(t, id++, f.bytes, err) != 0)
             return -1;
-    return 0;
+    return add_beside(t, added, err);
 }
 
 /* The special token of a role: what the files beside say, else the control piece that the model names for it. */
@@ -211,8 +303,6 @@ static void set_special(int32_t *id, const struct tokenizer *t, const struct spa
 static int add_specials(struct tokenizer *t, struct err *err)
 {
     const int32_t ids[] = {t->unk, t->bos, t->eos, t->pad};
-    if (added_reserve(t, sizeof ids / sizeof *ids, err) != 0)
-        return -1;
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         struct added a = {.id = ids[i], .special = true};
         if (ids[i] >= 0 && !t->tokens[ids[i]].added && added_add(t, &a, err) != 0)
@@ -223,7 +313,10 @@ static int add_specials(struct tokenizer *t, struct err *err)
 
 static int read_model(struct spm *spm, struct tokenizer *t, struct err *err)
 {
-    if (read_specs(spm, t, err) != 0 || read_pieces(spm, t, err) != 0 || tokenizer_read_config(t, err) != 0)
+    json_t *added = read_specs(spm, t, err) == 0 ? read_added(t, err) : NULL;
+    int rc = added ? read_pieces(spm, t, added, err) : -1;
+    json_decref(added);
+    if (rc != 0 || tokenizer_read_config(t, err) != 0)
         return -1;
     set_special(&t->bos, t, &spm->bos);
     set_special(&t->eos, t, &spm->eos);
