@@ -340,7 +340,8 @@ int cmd_compare(struct cli *cli, struct err *err)
     if (rc != 0)
         return rc > 0 ? 0 : -1;
     rc = -1;
-    if (scoring_describe(&j.scoring, own, err) == 0 && opt_exclusive(&words, text_either, err) == 0 && check(&j, &w, &scoring_words, &how, &o, err) == 0 &&
+    if (scoring_describe(&j.scoring, own, err) == 0 && opt_exclusive(&words, text_either, err) == 0 &&
+        check(&j, &w, &scoring_words, &how, &o, err) == 0 &&
         session_open(&s, &o, words.word[0], NEEDS_TOKENIZER | BLOCKWISE, err) == 0)
         rc = run(&j, &w, &how, err);
     for (int64_t i = 0; i < j.k.n_texts; i++)

@@ -269,12 +269,13 @@ static int answer(struct session *s, struct generator *g, json_t *messages, cons
         err_set(err, "the conversation has grown past the %lld tokens there is room for", (long long)g->kv.cap);
         goto done;
     }
-    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_ends(s->t), &k->s, print_token, &p, err) != 0)
+    if (generate(&new, g, in.ids + same, (int64_t)(in.n - same), k->max_tokens, tokenizer_ends(s->t), &k->s, print_token, &p,
+                 err) != 0)
         goto done;
     print_ready(&p, true);
     fputc('\n', out);
-    json_array_append_new(messages, json_pack("{ss so}", "role", "assistant", "content",
-                                              json_utf8(p.text.text ? p.text.text : "", p.text.n)));
+    json_array_append_new(
+        messages, json_pack("{ss so}", "role", "assistant", "content", json_utf8(p.text.text ? p.text.text : "", p.text.n)));
     cached->n = 0;
     for (size_t i = 0; i < (size_t)g->kv.len; i++)
         if (ids_push(cached, i < in.n ? in.ids[i] : new.ids[i - in.n], err) != 0)

@@ -36,13 +36,14 @@ int cmd_inspect(struct cli *cli, struct err *err)
     if (session_open(&s, &o, words.word[0], TELLS_TOKENIZER, err) != 0)
         return -1;
     const struct config *c = &s.m.cfg;
-    cli->result = json_pack("{ss ss sI sI sI sI sI sI sI sI sI ss sb ss sI ss ss}", "format", s.m.format, "architecture", "llama",
-                            "n_blocks", (json_int_t)s.m.n_order, "dim", (json_int_t)c->dim, "n_heads", (json_int_t)c->n_heads,
-                            "n_kv_heads", (json_int_t)c->n_kv_heads, "head_dim", (json_int_t)c->head_dim, "ffn_dim",
-                            (json_int_t)c->ffn_dim, "vocab_size", (json_int_t)c->vocab_size, "n_params",
-                            (json_int_t)model_params(&s.m), "params_per_block", (json_int_t)model_block_params(&s.m, PARTS_ALL),
-                            "dtype", model_dtype(&s.m), "tied_embeddings", c->tied_embeddings, "tokenizer", tokenizer_name(&s),
-                            "context_length", (json_int_t)c->context_length, "model_hash", s.m.hash, "model_fingerprint", s.m.fingerprint);
+    cli->result =
+        json_pack("{ss ss sI sI sI sI sI sI sI sI sI ss sb ss sI ss ss}", "format", s.m.format, "architecture", "llama", "n_blocks",
+                  (json_int_t)s.m.n_order, "dim", (json_int_t)c->dim, "n_heads", (json_int_t)c->n_heads, "n_kv_heads",
+                  (json_int_t)c->n_kv_heads, "head_dim", (json_int_t)c->head_dim, "ffn_dim", (json_int_t)c->ffn_dim, "vocab_size",
+                  (json_int_t)c->vocab_size, "n_params", (json_int_t)model_params(&s.m), "params_per_block",
+                  (json_int_t)model_block_params(&s.m, PARTS_ALL), "dtype", model_dtype(&s.m), "tied_embeddings",
+                  c->tied_embeddings, "tokenizer", tokenizer_name(&s), "context_length", (json_int_t)c->context_length,
+                  "model_hash", s.m.hash, "model_fingerprint", s.m.fingerprint);
     if (cli->out && !cli->json)
         print_table(cli->out, &s);
     session_close(&s);

@@ -44,8 +44,10 @@ static int decide_by_scores(struct decision *d, const struct model *m, struct pr
         goto done;
     }
     if (*scores.fingerprint && strcmp(scores.fingerprint, m->fingerprint)) {
-        err_set(err, "%s: scores of another model: its shape is the same, its weights are not (fingerprint %.16s was expected, %.16s found)",
-                d->scores_path, m->fingerprint, scores.fingerprint);
+        err_set(
+            err,
+            "%s: scores of another model: its shape is the same, its weights are not (fingerprint %.16s was expected, %.16s found)",
+            d->scores_path, m->fingerprint, scores.fingerprint);
         goto done;
     }
     if (!*scores.fingerprint)

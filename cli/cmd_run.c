@@ -189,7 +189,8 @@ static int recorded(json_t **result, bool *stale, const char *path, const char *
 }
 
 /* Puts a finished stage on record. */
-static int put_on_record(const char *path, const char *key, const char *command, const char *output, json_t *result, struct err *err)
+static int put_on_record(const char *path, const char *key, const char *command, const char *output, json_t *result,
+                         struct err *err)
 {
     char content[65] = "";
     if (output && record_content(content, output, err) != 0)

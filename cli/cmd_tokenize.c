@@ -104,7 +104,8 @@ static int each_line(const struct tokenize *k, const char *path, bool reverse, s
     return rc;
 }
 
-static int render_chat(struct cli *cli, const struct tokenizer *t, const char *path, const char *template, bool prompt, struct err *err)
+static int render_chat(struct cli *cli, const struct tokenizer *t, const char *path, const char *template, bool prompt,
+                       struct err *err)
 {
     char *text = NULL;
     struct ids ids = {0};
@@ -136,7 +137,8 @@ int cmd_tokenize(struct cli *cli, struct err *err)
         {OPT_FLAG, "bos", &bos, NULL, "put BOS first"},
         {OPT_FLAG, "reverse", &reverse, NULL, "read arrays of ids, print JSON strings"},
         {OPT_STRING, "chat", &chat, "MESSAGES.json", "render the chat template"},
-        {OPT_STRING, "chat-template", &template, "NAME", "with --chat: chatml, vicuna, llama2 or alpaca instead of the model's own"},
+        {OPT_STRING, "chat-template", &template, "NAME",
+         "with --chat: chatml, vicuna, llama2 or alpaca instead of the model's own"},
         {OPT_FLAG, "generation-prompt", &prompt, NULL, "with --chat: end where the answer begins"},
         {.kind = OPT_END},
     };

@@ -171,8 +171,8 @@ static void warn_of_skipped(struct train_result *r, const char *file, int64_t sk
 static json_t *describe_work(const struct session *s, const struct train_args *a, const struct opt *own, const struct common *o,
                              struct err *err)
 {
-    static const char *const skip[] = {"data", "rows", "out", "init-adapter", "save-every", "keep", "activations", "resume", "force",
-                                       NULL};
+    static const char *const skip[] = {"data", "rows",        "out",    "init-adapter", "save-every",
+                                       "keep", "activations", "resume", "force",        NULL};
     char data[65], init[65] = "";
     json_t *work = NULL;
     if (file_sha256(data, a->data ? a->data : a->rows, err) != 0 || (a->init && record_content(init, a->init, err) != 0))
@@ -187,8 +187,8 @@ static json_t *describe_work(const struct session *s, const struct train_args *a
 }
 
 /* Reads the rows, makes the adapter and the folder, and trains. */
-static int train_model(struct cli *cli, const struct opt_words *words, const struct opt *own, const struct train_args *a, struct train_options *t,
-                       const struct common *o, struct err *err)
+static int train_model(struct cli *cli, const struct opt_words *words, const struct opt *own, const struct train_args *a,
+                       struct train_options *t, const struct common *o, struct err *err)
 {
     struct session s;
     struct lora_set l = {0};

@@ -57,9 +57,9 @@ static int work_key(char key[65], const struct models *all, const struct eval_ta
     int rc = -1;
     if (!work || bytes_sha256(parts, all->run.parts, (size_t)(s->m.cfg.n_blocks * all->run.n), err) != 0)
         goto done;
-    json_t *more = json_pack("{ss ss sI sI sb ss ss}", "task", set->task->name, "data", set->sha256, "offset",
-                             (json_int_t)t->words.offset, "documents", (json_int_t)set->n, "bos", t->words.bos, "tokens",
-                             t->tokens[i], "variants", parts);
+    json_t *more =
+        json_pack("{ss ss sI sI sb ss ss}", "task", set->task->name, "data", set->sha256, "offset", (json_int_t)t->words.offset,
+                  "documents", (json_int_t)set->n, "bos", t->words.bos, "tokens", t->tokens[i], "variants", parts);
     if (!more || json_object_update(work, more) != 0)
         err_set(err, "out of memory");
     else

@@ -114,9 +114,9 @@ json_t *work_describe(const struct session *s, const struct common *o, struct er
     char adapter[65] = "";
     if (o->adapter && record_content(adapter, o->adapter, err) != 0)
         return NULL;
-    json_t *work = json_pack("{ss ss ss ss ss ss ss}", "version", ESPALIER_VERSION, "model", s->m.fingerprint, "isa",
-                             s->c.rows->isa, "blas", gemm_backend(), "adapter", adapter, "drop", o->drop ? o->drop : "", "compute",
-                             o->compute);
+    json_t *work =
+        json_pack("{ss ss ss ss ss ss ss}", "version", ESPALIER_VERSION, "model", s->m.fingerprint, "isa", s->c.rows->isa, "blas",
+                  gemm_backend(), "adapter", adapter, "drop", o->drop ? o->drop : "", "compute", o->compute);
     if (!work)
         err_set(err, "out of memory");
     return work;
@@ -125,9 +125,9 @@ json_t *work_describe(const struct session *s, const struct common *o, struct er
 int scoring_describe(struct scoring *g, const struct opt *own, struct err *err)
 {
     /* the rows themselves and the criteria of each walk are in the key; the others decide nothing, or nothing of the scores */
-    static const char *const skip[] = {"criterion", "criteria", "calib",  "samples", "seq-len", "bos-every", "out",
-                                       "copy",      "resume",   "save-every", "ratios",  "text",    "protocol",  "format",
-                                       "rows",      "max-tokens", "tasks", "data",    "limit",   "offset",    "bos", NULL};
+    static const char *const skip[] = {
+        "criterion", "criteria", "calib",  "samples", "seq-len",    "bos-every", "out",  "copy",  "resume", "save-every", "ratios",
+        "text",      "protocol", "format", "rows",    "max-tokens", "tasks",     "data", "limit", "offset", "bos",        NULL};
     if ((g->options = json_object()) && opt_describe(g->options, own, skip) == 0)
         return 0;
     return err_set(err, "out of memory");
@@ -183,8 +183,9 @@ static int take_over(struct scores *s, const char *path, const char *key, struct
         return there > 0 ? -1 : there;
     int rc = 1;
     if (strcmp(was, key))
-        rc = err_set(err, "%s: made with another model, calibration, options or processor; remove it or leave out --resume to begin anew",
-                     path);
+        rc = err_set(
+            err, "%s: made with another model, calibration, options or processor; remove it or leave out --resume to begin anew",
+            path);
     else if (scores_read(s, path, err) != 0)
         rc = -1;
     free(was);

@@ -45,9 +45,9 @@ struct ask {
     int64_t n_prompt, max_tokens;
     struct sampling sampling;
     const struct tokenizer_ends *ends; /* tokens that end the sequence and are its last; NULL: nothing does */
-    bool logprobs; /* the model's own, of each token and of the `top` likeliest beside it */
-    int top;       /* 0 to ENGINE_MAX_TOP */
-    bool echo;     /* logprobs of the prompt's tokens too */
+    bool logprobs;                     /* the model's own, of each token and of the `top` likeliest beside it */
+    int top;                           /* 0 to ENGINE_MAX_TOP */
+    bool echo;                         /* logprobs of the prompt's tokens too */
 };
 
 enum { ENGINE_MAX_TOP = 20 };

@@ -78,8 +78,9 @@ int32_t generator_pick(struct generator *g, const struct sampling *s, struct rng
     return sample_token(&g->sampler, g->lm.c->rows, g->logits, s, rng);
 }
 
-int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
-             const struct sampling *s, bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err)
+int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens,
+             const struct tokenizer_ends *ends, const struct sampling *s, bool (*on_token)(void *arg, int32_t id), void *arg,
+             struct err *err)
 {
     struct rng rng;
     rng_seed(&rng, s->seed);

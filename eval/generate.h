@@ -38,7 +38,8 @@ int32_t generator_pick(struct generator *g, const struct sampling *s, struct rng
 
 /* Appends up to max_tokens ids after the prompt; stops at one of `ends` (which is not appended), which may be NULL. on_token may be NULL;
  * it sees each id as it comes, and stops the generation by returning false. */
-int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
-             const struct sampling *s, bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err);
+int generate(struct ids *out, struct generator *g, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens,
+             const struct tokenizer_ends *ends, const struct sampling *s, bool (*on_token)(void *arg, int32_t id), void *arg,
+             struct err *err);
 
 #endif

@@ -54,8 +54,8 @@ static int propose(struct speculator *s, int32_t *ids, const struct ids *text, s
 }
 
 /* Takes new tokens into `out` and the text; true when it goes on. */
-static bool take(struct ids *out, struct ids *text, int32_t id, int64_t max_tokens, const struct tokenizer_ends *ends, bool (*on_token)(void *, int32_t),
-                 void *arg, struct err *err)
+static bool take(struct ids *out, struct ids *text, int32_t id, int64_t max_tokens, const struct tokenizer_ends *ends,
+                 bool (*on_token)(void *, int32_t), void *arg, struct err *err)
 {
     if (tokenizer_is_end(ends, id) || ids_push(out, id, err) != 0 || ids_push(text, id, err) != 0)
         return false;
@@ -90,8 +90,8 @@ static int loop(struct ids *out, struct ids *text, struct speculator *s, int64_t
     return err->code ? -1 : 0;
 }
 
-int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
-              bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err)
+int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens,
+              const struct tokenizer_ends *ends, bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err)
 {
     struct ids text = {0};
     int rc = 0;

@@ -27,8 +27,8 @@ int speculator_open(struct speculator *s, const struct model *m, const struct lo
 void speculator_close(struct speculator *s);
 
 /* As generate() at temperature 0. */
-int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens, const struct tokenizer_ends *ends,
-              bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err);
+int speculate(struct ids *out, struct speculator *s, const int32_t *prompt, int64_t n_prompt, int64_t max_tokens,
+              const struct tokenizer_ends *ends, bool (*on_token)(void *arg, int32_t id), void *arg, struct err *err);
 
 /* Seconds of one token without a draft, measured over a few repeated steps where speculate() ended. */
 int speculator_plain_seconds(double *seconds, struct speculator *s, struct err *err);

@@ -38,8 +38,10 @@ void watch_step(struct watch *w, int64_t step, double loss, double norm, bool la
     double mean = recent_mean(w, later);
     if (mean > w->first + 1 || mean > 2 * w->first) {
         w->told_loss = true;
-        snprintf(text, sizeof text, "step %lld: the loss of late, %.4f, is far above that of the start, %.4f; "
-                 "a lower --lr may help", (long long)step, mean, w->first);
+        snprintf(text, sizeof text,
+                 "step %lld: the loss of late, %.4f, is far above that of the start, %.4f; "
+                 "a lower --lr may help",
+                 (long long)step, mean, w->first);
         warn(w, progress, text);
     }
 }

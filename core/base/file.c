@@ -276,7 +276,8 @@ int file_writer_put(struct file_writer *w, const void *data, size_t size, struct
     enum { PIECE = 8 << 20 };
     if (size > 0 && fwrite(data, 1, size, w->f) != size)
         return err_errno(err, "%s: cannot write", w->path);
-    if ((w->pending += size) >= PIECE && w->tmp) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
+    if ((w->pending += size) >= PIECE &&
+        w->tmp) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
         sync_file_range(fileno(w->f), 0, 0, SYNC_FILE_RANGE_WRITE);
         w->pending = 0;
     }

@@ -45,7 +45,7 @@ int bytes_sha256(char hex[65], const void *data, size_t size, struct err *err);
 struct file_writer {
     FILE *f;
     char *path, *tmp; /* tmp: NULL for a device or a pipe */
-    size_t pending; /* bytes put since the disk was last asked to begin with what it has */
+    size_t pending;   /* bytes put since the disk was last asked to begin with what it has */
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err);

@@ -60,8 +60,8 @@ static const struct chat_format formats[] = {
 
 /* Templates as their models publish them, in the form that canonical gives: no blanks outside of strings, 'a' + 'b' joined to 'ab',
  * message.role as message['role']. A "*" stands for a system message inside a string. */
-#define CHATML_TURN "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}"
-#define CHATML_END  "{%endfor%}{%ifadd_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}"
+#define CHATML_TURN              "{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>\n'}}"
+#define CHATML_END               "{%endfor%}{%ifadd_generation_prompt%}{{'<|im_start|>assistant\n'}}{%endif%}"
 #define CHATML_SYSTEM(condition) "{%if" condition "%}{{'<|im_start|>system\n*<|im_end|>\n'}}{%endif%}"
 
 static const struct known {
@@ -69,8 +69,9 @@ static const struct known {
     const char *template;
 } known[] = {
     {CHATML, "{%formessageinmessages%}" CHATML_TURN CHATML_END},
-    {CHATML, "{%ifnotadd_generation_promptisdefined%}{%setadd_generation_prompt=false%}{%endif%}{%formessageinmessages%}" CHATML_TURN
-             CHATML_END},
+    {CHATML,
+     "{%ifnotadd_generation_promptisdefined%}{%setadd_generation_prompt=false%}{%endif%}{%formessageinmessages%}" CHATML_TURN
+         CHATML_END},
     {CHATML, "{%formessageinmessages%}" CHATML_SYSTEM("loop.firstandmessages[0]['role']!='system'") CHATML_TURN CHATML_END},
     {CHATML, CHATML_SYSTEM("messages[0]['role']!='system'") "{%formessageinmessages%}" CHATML_TURN CHATML_END},
     {LLAMA3, "{%setloop_messages=messages%}{%formessageinloop_messages%}{%setcontent='<|start_header_id|>'+message['role']+"
@@ -94,23 +95,22 @@ struct chat {
     const char *template; /* its canonical form */
     const char *preset;   /* [n_preset]: the system message of a chat without one */
     size_t n_preset;
-    bool trims;     /* strips blanks around each message */
+    bool trims; /* strips blanks around each message */
     FILE *out;
 };
 
 /* ---- the template ---- */
+
+/* Stands for a quote inside of a literal, so that the literal's end is told from it. */
+enum { INNER_QUOTE = 4 };
 
 /* What is inside of a string literal at *from, which is behind its opening quote: with \n and quotes undone. *from gets behind it. */
 static char *put_literal(char *to, const char **from, char quote)
 {
     const char *s = *from;
     for (; *s && *s != quote; s++) {
-        if (*s == '\\' && s[1]) {
-            s++;
-            *to++ = *s == 'n' ? '\n' : *s;
-        } else {
-            *to++ = *s;
-        }
+        s += *s == '\\' && s[1];
+        *to++ = *s == 'n' && s[-1] == '\\' ? '\n' : *s == '\'' ? INNER_QUOTE : *s;
     }
     *from = *s ? s + 1 : s;
     return to;
@@ -314,7 +314,8 @@ static int render(struct chat *c, const json_t *messages, bool generation_prompt
     if (c->n_preset > 0 && strcmp(role, "system")) {
         const struct turn *turn = turn_of(c->format, "system");
         put(c, turn->before, "system");
-        fwrite(c->preset, 1, c->n_preset, c->out);
+        for (size_t i = 0; i < c->n_preset; i++)
+            fputc(c->preset[i] == INNER_QUOTE ? '\'' : c->preset[i], c->out);
         put(c, turn->after, "system");
     }
     if (put_messages(c, messages, err) != 0)
@@ -376,7 +377,8 @@ int tokenizer_chat_as(char **text, const struct tokenizer *t, const char *name, 
     }
     if (!c.format) {
         err_set(err,
-                "%s: its chat template is none of those that are rendered here to the letter; --chat-template chatml, vicuna, llama2 or "
+                "%s: its chat template is none of those that are rendered here to the letter; --chat-template chatml, vicuna, "
+                "llama2 or "
                 "alpaca renders one of those instead",
                 t->file);
         goto done;

@@ -301,8 +301,8 @@ bool gguf_text(struct gguf_string *out, const struct gguf *g, const char *key)
 }
 
 /* The value that holds the one number: v itself, or *first for an array of equal ones. NULL and an error else. */
-static const struct gguf_value *one_number(struct gguf_value *first, const struct gguf *g, const struct gguf_value *v, const char *key,
-                                           struct err *err)
+static const struct gguf_value *one_number(struct gguf_value *first, const struct gguf *g, const struct gguf_value *v,
+                                           const char *key, struct err *err)
 {
     bool numbers = is_int(v->element_type) || v->element_type == GGUF_F32;
     if (is_int(v->type) || is_float(v->type))
@@ -314,8 +314,8 @@ static const struct gguf_value *one_number(struct gguf_value *first, const struc
     size_t bytes = type_bytes[v->element_type];
     for (uint64_t k = 1; k < v->count; k++)
         if (memcmp(v->data, v->data + k * bytes, bytes)) {
-            err_set(err, "%s: the key %s is an array of different numbers, one for each block; one number for all was expected", g->file,
-                    key);
+            err_set(err, "%s: the key %s is an array of different numbers, one for each block; one number for all was expected",
+                    g->file, key);
             return NULL;
         }
     float f = 0;

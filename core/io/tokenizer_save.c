@@ -244,7 +244,8 @@ static int copy_files(const struct tokenizer *t, const struct receiver *to, stru
         free(from);
         if (rc != 0)
             return -1;
-        if (!there && t->ends.n > 1 && !strcmp(names[i], "generation_config.json") && /* config.json named them: they must not get lost */
+        if (!there && t->ends.n > 1 &&
+            !strcmp(names[i], "generation_config.json") && /* config.json named them: they must not get lost */
             put_file(to, names[i], generation_json(t), err) != 0)
             return -1;
     }

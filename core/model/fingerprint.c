@@ -13,8 +13,9 @@ static void put_weight(struct sha256 *s, const struct model *m, const struct wei
     enum { WHOLE = 1 << 20, PIECES = 4, PIECE = 16 << 10 };
     size_t n = (size_t)w->rows * w->row_bytes;
     char head[64];
-    sha256_put(s, head, (size_t)snprintf(head, sizeof head, "%s %lld %lld\n", dtype_table[w->dtype].name, (long long)w->rows,
-                                         (long long)w->cols));
+    sha256_put(
+        s, head,
+        (size_t)snprintf(head, sizeof head, "%s %lld %lld\n", dtype_table[w->dtype].name, (long long)w->rows, (long long)w->cols));
     if (n <= WHOLE)
         sha256_put(s, w->data, n);
     else
@@ -51,9 +52,10 @@ static void put_config(struct sha256 *s, const struct model *m)
 {
     const struct config *c = &m->cfg;
     char text[400];
-    sha256_put(s, text, (size_t)snprintf(text, sizeof text, "%s %d %.17g %.17g %.17g %.17g %.17g %lld %d\n", m->hash, c->rope_kind,
-                                         c->rope_theta, c->rope_factor, c->rope_low_freq_factor, c->rope_high_freq_factor,
-                                         c->norm_eps, (long long)c->rope_original_context, c->tied_embeddings));
+    sha256_put(s, text,
+               (size_t)snprintf(text, sizeof text, "%s %d %.17g %.17g %.17g %.17g %.17g %lld %d\n", m->hash, c->rope_kind,
+                                c->rope_theta, c->rope_factor, c->rope_low_freq_factor, c->rope_high_freq_factor, c->norm_eps,
+                                (long long)c->rope_original_context, c->tied_embeddings));
     put_vector(s, m->rope_factors, c->head_dim / 2);
 }
 

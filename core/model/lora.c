@@ -162,20 +162,32 @@ static int check_start(const json_t *root, const char *file, struct err *err)
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++)
         if (!strcmp(name, plain[i]))
             return 0;
-    return err_set(err,
-                   "%s: \"init_lora_weights\": \"%s\" changes the base model's weights and is not supported; convert the adapter to "
-                   "plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)",
-                   file, name);
+    return err_set(
+        err,
+        "%s: \"init_lora_weights\": \"%s\" changes the base model's weights and is not supported; convert the adapter to "
+        "plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)",
+        file, name);
 }
 
 /* Options of PEFT that change what an adapter computes and are not implemented here. */
 static int refuse_variants(const json_t *root, const char *file, struct err *err)
 {
     static const char *const flags[] = {"use_dora", "use_qalora", "lora_bias", "fan_in_fan_out", "use_bdlora"};
-    static const char *const values[] = {"rank_pattern",  "alpha_pattern",     "modules_to_save",         "layers_to_transform",
-                                         "arrow_config",  "layer_replication", "trainable_token_indices", "target_parameters",
-                                         "corda_config",  "lora_ga_config",    "alora_invocation_tokens", "kasa_config",
-                                         "velora_config", "monteclora_config", "loftq_config"};
+    static const char *const values[] = {"rank_pattern",
+                                         "alpha_pattern",
+                                         "modules_to_save",
+                                         "layers_to_transform",
+                                         "arrow_config",
+                                         "layer_replication",
+                                         "trainable_token_indices",
+                                         "target_parameters",
+                                         "corda_config",
+                                         "lora_ga_config",
+                                         "alora_invocation_tokens",
+                                         "kasa_config",
+                                         "velora_config",
+                                         "monteclora_config",
+                                         "loftq_config"};
     const char *bias = "none";
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
         if (json_is_true(json_object_get(root, flags[i])))

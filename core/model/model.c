@@ -196,7 +196,8 @@ static bool has_other_head(const struct model *m, const struct tensor_names *nam
 {
     const struct tensor *t = source_find(&m->src, names->head);
     size_t bytes = (size_t)m->embed.rows * m->embed.row_bytes;
-    return t && (t->dtype != m->embed.dtype || t->bytes != bytes || (t->data != m->embed.data && memcmp(t->data, m->embed.data, bytes)));
+    return t &&
+           (t->dtype != m->embed.dtype || t->bytes != bytes || (t->data != m->embed.data && memcmp(t->data, m->embed.data, bytes)));
 }
 
 static int bind_tensors(struct model *m, struct err *err)
