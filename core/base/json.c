@@ -44,6 +44,9 @@ static char *soften_integers(size_t *n_out, const char *text, size_t n)
 json_t *json_load(const char *text, size_t n, json_error_t *why)
 {
     enum { FLAGS = JSON_ALLOW_NUL | JSON_DECODE_ANY };
+    size_t mark = n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0; /* a byte order mark */
+    text += mark;
+    n -= mark;
     size_t n_soft;
     json_t *v = json_loadb(text, n, FLAGS, why);
     if (v || json_error_code(why) != json_error_numeric_overflow)
