@@ -236,7 +236,7 @@ static int run_server(struct house *h, const struct serve_options *o, struct cli
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
-    bus_guard(true);                            /* a file that gets shorter costs its model, not the others */
+    bus_guard(NULL);                            /* a file that gets shorter costs its model, not the others */
     pthread_sigmask(SIG_BLOCK, &signals, NULL); /* the server's threads inherit that: only sigwait sees them */
     if (server_open(&server, h->variants, h->n, &h->s.c, o, err) != 0)
         return -1;

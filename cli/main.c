@@ -1,6 +1,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "core/base/bus.h"
@@ -90,11 +91,19 @@ static int fail(const struct err *err)
     return err->code == ERR_USAGE ? 2 : 1;
 }
 
+/* From a signal handler: a model file got shorter while it was read. */
+static void end_at_once(const char *line)
+{
+    ssize_t ignored = write(STDERR_FILENO, line, strlen(line));
+    (void)ignored;
+    _exit(1);
+}
+
 int main(int argc, char **argv)
 {
     struct err err = {0};
     int n_words = 0;
-    bus_guard(false);
+    bus_guard(end_at_once);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error like any other */
     if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version"))) {
         printf("espalier %s\n", ESPALIER_VERSION);

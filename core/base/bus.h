@@ -1,13 +1,15 @@
-/* Mapped files that get shorter while they are read: touching what is gone raises SIGBUS, which would end the program without a word. */
+/* Mapped files that get shorter while they are read: touching what is gone raises SIGBUS, which would end the program without a
+ * word. */
 #ifndef ESPALIER_BASE_BUS_H
 #define ESPALIER_BASE_BUS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Installs the handler. Without go_on the program ends with one line that names the file, and status 1. With go_on it reads zeros
- * instead, and bus_hit says so: what was computed from then on counts for nothing. */
-void bus_guard(bool go_on);
+/* Installs the handler. It calls `end` with a line, which names the file and ends in a line break; `end` may do only what is safe in a
+ * handler, and must end the program. NULL: zeros are read instead, and bus_hit says so: what is computed from then on counts for
+ * nothing. */
+void bus_guard(void (*end)(const char *line));
 
 /* A mapping begins and ends; file_map and file_unmap call these. */
 void bus_watch(const void *data, size_t size, const char *path);

@@ -251,7 +251,7 @@ if [ -e cut.json.partial ]; then
     absent cut.json
     succeeds "${job[@]}" --quiet --out cut.json # without --resume it is begun anew
     absent cut.json.partial
-    echo 'a kill between the result and the end' >cut.json.partial
+    printf 'espalier partial scores 1\n\0a kill between the result and the end' >cut.json.partial
     succeeds "${job[@]}" --quiet --out cut.json --resume
     absent cut.json.partial
 fi
