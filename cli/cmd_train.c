@@ -100,24 +100,32 @@ static int split(struct instructions *all, struct instructions *eval, int64_t va
 }
 
 /* The folder must be new or empty, unless the training is to be resumed or replaced. */
-static int prepare_folder(const struct train_args *a, bool resume, struct err *err)
+static int prepare_folder(const struct train_args *a, bool *resume, struct progress *progress, struct err *err)
 {
-    char *log = path_join(a->out, "train.jsonl", err), *state = path_join(a->out, "checkpoint.safetensors", err);
+    char *log = path_join(a->out, "train.jsonl", err), *state = path_join(a->out, "checkpoint.safetensors", err),
+         *whole = path_join(a->out, "adapter_model.safetensors", err);
     int rc = -1;
-    if (!log || !state)
+    if (!log || !state || !whole)
         goto done;
-    int has_log = path_status(log, err), has_state = path_status(state, err);
-    if (has_log < 0 || has_state < 0)
+    int has_log = path_status(log, err), has_state = path_status(state, err), is_whole = path_status(whole, err);
+    if (has_log < 0 || has_state < 0 || is_whole < 0)
         goto done;
-    if (resume && !has_state)
-        err_set(err, "%s: nothing to resume from: checkpoint.safetensors is missing", a->out);
-    else if (!resume && !a->force && has_log)
+    if (*resume && !has_log && !has_state) {
+        err_set(err, "%s: nothing to resume from: no training was begun there; leave out --resume", a->out);
+    } else if (*resume && !has_state && is_whole) {
+        err_set(err, "%s: the training is finished, and left no checkpoint to go on from (--force begins anew)", a->out);
+    } else if (!*resume && !a->force && has_log) {
         err_set(err, "%s: holds a training already (--resume goes on with it, --force replaces it)", a->out);
-    else
+    } else {
+        if (*resume && !has_state) /* interrupted before the first checkpoint: nothing is lost but those steps */
+            progress_say(progress, "%s: no checkpoint yet; the training begins anew", a->out);
+        *resume = *resume && has_state;
         rc = dir_make(a->out, err);
+    }
 done:
     free(log);
     free(state);
+    free(whole);
     return rc;
 }
 
@@ -167,18 +175,38 @@ static void warn_of_skipped(struct train_result *r, const char *file, int64_t sk
     json_array_append_new(r->warnings, json_sprintf("%s: %lld rows left out, nothing to learn in them", file, (long long)skipped));
 }
 
+/* The rows as the tokenizer made them, and which of them are set aside. */
+static int hash_rows(char hex[65], const struct instructions *train, const struct instructions *eval, struct err *err)
+{
+    const struct instructions *both[] = {train, eval};
+    struct sha256 s;
+    sha256_begin(&s);
+    for (int k = 0; k < 2; k++) {
+        sha256_put(&s, &both[k]->n, sizeof both[k]->n);
+        for (int64_t i = 0; i < both[k]->n; i++) {
+            const struct instruction_row *r = &both[k]->rows[i];
+            sha256_put(&s, &r->n, sizeof r->n);
+            sha256_put(&s, r->ids, (size_t)r->n * sizeof *r->ids);
+            sha256_put(&s, r->labels, (size_t)r->n * sizeof *r->labels);
+        }
+    }
+    return sha256_end(hex, &s, err);
+}
+
 /* What a training is of: weights, blocks, data, and every option that decides its result. A new object; NULL and an error. */
-static json_t *describe_work(const struct session *s, const struct train_args *a, const struct opt *own, const struct common *o,
-                             struct err *err)
+static json_t *describe_work(const struct session *s, const struct instructions *train, const struct instructions *eval,
+                             const struct train_args *a, const struct opt *own, const struct common *o, struct err *err)
 {
     static const char *const skip[] = {"data", "rows",        "out",    "init-adapter", "save-every",
                                        "keep", "activations", "resume", "force",        NULL};
-    char data[65], init[65] = "";
+    char data[65], rows[65], init[65] = "";
     json_t *work = NULL;
-    if (file_sha256(data, a->data ? a->data : a->rows, err) != 0 || (a->init && record_content(init, a->init, err) != 0))
+    if (hash_rows(rows, train, eval, err) != 0 || file_sha256(data, a->data ? a->data : a->rows, err) != 0 ||
+        (a->init && record_content(init, a->init, err) != 0))
         return NULL;
-    work = json_pack("{ss ss ss ss ss sI ss}", "the model", s->m.fingerprint, "drop", o->drop ? o->drop : "", "the data", data,
-                     "init-adapter", init, "compute", o->compute, "seed", (json_int_t)o->seed, "version", ESPALIER_VERSION);
+    work = json_pack("{ss ss ss ss ss ss sI ss}", "the model", s->m.fingerprint, "drop", o->drop ? o->drop : "", "the data", data,
+                     "its tokens", rows, "init-adapter", init, "compute", o->compute, "seed", (json_int_t)o->seed, "version",
+                     ESPALIER_VERSION);
     if (work && opt_describe(work, own, skip) == 0)
         return work;
     json_decref(work);
@@ -202,7 +230,7 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
     if ((a->data ? instructions_read(&train, a->data, s.t, t->cutoff, a->train_on_inputs, err)
                  : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
         split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, err) != 0 ||
-        prepare_folder(a, t->resume, err) != 0 || !(work = describe_work(&s, a, own, o, err)))
+        prepare_folder(a, &t->resume, &cli->progress, err) != 0 || !(work = describe_work(&s, &train, &eval, a, own, o, err)))
         goto done;
     t->work = work;
     if (train.skipped > 0)

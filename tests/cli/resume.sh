@@ -33,4 +33,22 @@ fails 'cut/checkpoint.safetensors' "${train[@]}" --out cut --resume --rank 3
 truncate -s -4 cut/checkpoint.safetensors
 fails 'cut/checkpoint.safetensors' "${train[@]}" --out cut --resume
 fails 'whole' "${train[@]}" --out whole
+echo "--- before the first checkpoint, and as another training"
+begun=(train model --rows rows.json --steps 3 --batch 4 --micro-batch 2 --val-size 0 --rank 2 --warmup 0 --threads 1)
+mkdir early && : >early/train.jsonl
+fails '--resume goes on with it' "${begun[@]}" --out early
+succeeds "${begun[@]}" --out early --resume # the advice works: nothing was saved yet, so it begins anew, and says so
+grep -q 'no checkpoint yet; the training begins anew' .log/err || complain "beginning anew is not said"
+succeeds "${begun[@]}" --out plain --quiet
+same early/adapter_model.safetensors plain/adapter_model.safetensors
+fails 'finished' "${begun[@]}" --out early --resume
+succeeds "${begun[@]}" --save-every 1 --out saved --quiet
+fails 'lr was' "${begun[@]}" --save-every 1 --out saved --resume --lr 0.5
+fails 'seed was' "${begun[@]}" --save-every 1 --out saved --resume --seed 7
+fails 'drop was' "${begun[@]}" --save-every 1 --out saved --resume --drop 1
+sed 's/101/102/' rows.json >other.json
+fails 'the data was' train model --rows other.json "${begun[@]:4}" --save-every 1 --out saved --resume
+cp -r model other && "$tool" gguf other.gguf
+printf '\1' | dd of=other/model.safetensors bs=1 seek=$(($(stat -c %s other/model.safetensors) - 3)) conv=notrunc 2>.log/err
+fails 'the model was' train other "${begun[@]:2}" --save-every 1 --out saved --resume
 verdict
