@@ -204,11 +204,10 @@ static json_t *describe_work(const struct session *s, const struct instructions 
     if (hash_rows(rows, train, eval, err) != 0 || file_sha256(data, a->data ? a->data : a->rows, err) != 0 ||
         (a->init && record_content(init, a->init, err) != 0))
         return NULL;
-    work = json_pack("{ss ss ss ss ss ss sI ss}", "the model", s->m.fingerprint, "drop", o->drop ? o->drop : "", "the data", data,
-                     "its tokens", rows, "init-adapter", init, "compute", o->compute, "seed", (json_int_t)o->seed, "version",
-                     ESPALIER_VERSION);
-    if (work && opt_describe(work, own, skip) == 0)
-        return work;
+    work = json_pack("{ss ss ss ss ss sI ss}", "the model", s->m.fingerprint, "drop", o->drop ? o->drop : "", "the data", data,
+                     "init-adapter", init, "compute", o->compute, "seed", (json_int_t)o->seed, "version", ESPALIER_VERSION);
+    if (work && opt_describe(work, own, skip) == 0 && json_object_set_new(work, "the tokens of the data", json_string(rows)) == 0)
+        return work; /* the tokens last: what else differs says more */
     json_decref(work);
     err_set(err, "out of memory");
     return NULL;
