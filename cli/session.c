@@ -107,6 +107,8 @@ int session_open(struct session *s, const struct common *o, const char *model, i
         if (lora_load(&s->lora, &s->m, o->adapter, false, err) != 0)
             goto fail;
         s->adapter = &s->lora;
+        if (s->lora.other_base && !o->quiet)
+            fprintf(stderr, "espalier: %s was trained on other weights than %s\n", o->adapter, model);
     }
     if (compute_open(&s->c, (int)o->threads, o->precision, err) != 0)
         goto fail;

@@ -207,7 +207,7 @@ static int save_adapter(struct trainer *t, const char *name, struct err *err)
 
 static void remove_checkpoint(const struct trainer *t, int64_t step)
 {
-    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors", "espalier.json"};
     char *path;
     if (asprintf(&path, "%s/checkpoint-%lld", t->dir, (long long)step) < 0)
         return;

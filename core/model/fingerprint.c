@@ -33,17 +33,21 @@ static void put_vector(struct sha256 *s, const float *v, int64_t n)
     sha256_put(s, v ? "+" : "-", 1);
 }
 
-int model_block_fingerprint(char hex[65], const struct model *m, int64_t block, struct err *err)
+int model_unit_fingerprint(char hex[65], const struct model *m, struct unit u, struct err *err)
 {
-    const struct block *b = &m->blocks[block];
+    const struct block *b = &m->blocks[u.block];
     struct sha256 s;
     sha256_begin(&s);
     for (int p = 0; p < PROJ_COUNT; p++) {
+        if (!(u.parts & proj_part((enum proj)p)))
+            continue;
         put_weight(&s, m, &b->proj[p]);
         put_vector(&s, b->bias[p], b->proj[p].rows);
     }
-    put_vector(&s, b->norm_attn, m->cfg.dim);
-    put_vector(&s, b->norm_ffn, m->cfg.dim);
+    if (u.parts & PART_ATTN)
+        put_vector(&s, b->norm_attn, m->cfg.dim);
+    if (u.parts & PART_FFN)
+        put_vector(&s, b->norm_ffn, m->cfg.dim);
     return sha256_end(hex, &s, err);
 }
 
@@ -72,7 +76,7 @@ int model_fingerprint(struct model *m, struct err *err)
     put_weight(&s, m, &m->head.w);
     put_vector(&s, m->head.norm, m->cfg.dim);
     for (int64_t i = 0; rc == 0 && i < m->cfg.n_blocks; i++) {
-        rc = model_block_fingerprint(block, m, i, err);
+        rc = model_unit_fingerprint(block, m, (struct unit){i, PARTS_ALL}, err);
         sha256_put(&s, block, rc == 0 ? 64 : 0);
     }
     return sha256_end(m->fingerprint, &s, err) == 0 ? rc : -1;

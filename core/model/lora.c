@@ -7,6 +7,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/io/safetensors.h"
+#include "core/model/lora_base.h"
 
 static const char *const target_names[PROJ_COUNT] = {"q", "k", "v", "o", "gate", "up", "down"};
 
@@ -289,7 +290,8 @@ int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool w
     int rc = -1;
     *l = (struct lora_set){0};
     char *config = path_join(dir, "adapter_config.json", err), *weights = weights_file(dir, err);
-    if (!config || !weights || source_open(&src, weights, err) != 0 || refuse_others(&src, err) != 0 ||
+    bool other = false;
+    if (!config || !weights || lora_base_check(&other, m, dir, err) != 0 || source_open(&src, weights, err) != 0 || refuse_others(&src, err) != 0 ||
         read_config(l, m, config, &src, with_grads, err) != 0)
         goto done;
     visit(l, m, count_tensors, &expected, err);
@@ -298,6 +300,7 @@ int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool w
                 (long long)l->n_blocks, (long long)src.n_tensors);
         goto done;
     }
+    l->other_base = other;
     rc = visit(l, m, load_one, &src, err);
 done:
     source_close(&src);
@@ -372,7 +375,7 @@ int lora_save(const struct lora_set *l, const struct model *m, const char *dir, 
     int rc = -1;
     char *config = path_join(dir, "adapter_config.json", err), *weights = path_join(dir, "adapter_model.safetensors", err);
     if (config && weights && save_weights(l, m, weights, err) == 0)
-        rc = save_config(l, m, config, err);
+        rc = save_config(l, m, config, err) == 0 ? lora_base_save(m, dir, err) : -1;
     free(config);
     free(weights);
     return rc;

@@ -14,6 +14,7 @@ struct lora_set {
     float *params, *grads;     /* [n_params]: every A and B in one buffer; grads is NULL when not training */
     int64_t n_params;
     struct arena arena;
+    bool other_base; /* read from a folder that names other weights as those it was trained on */
 };
 
 /* An adapter of zeros for m's current order. with_grads also makes room for gradients. */
@@ -23,10 +24,10 @@ int lora_create(struct lora_set *l, const struct model *m, int64_t rank, double 
 /* PEFT's start: A uniform in +-1/sqrt(inputs) (Kaiming uniform with a = sqrt 5), B zero. */
 void lora_init(struct lora_set *l, const struct model *m, struct rng *rng);
 
-/* Reads a PEFT folder (adapter_config.json, adapter_model.safetensors) for m's current order. */
+/* Reads a PEFT folder (adapter_config.json, adapter_model.safetensors) for m's current order; see lora_base.h for espalier.json. */
 int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool with_grads, struct err *err);
 
-/* Writes a PEFT folder's two files into `dir`, which must exist; each file whole or not at all. */
+/* Writes a PEFT folder's two files and espalier.json into `dir`, which must exist; each file whole or not at all. */
 int lora_save(const struct lora_set *l, const struct model *m, const char *dir, struct err *err);
 
 /* "q,k,v,o,gate,up,down" to flags. */

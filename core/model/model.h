@@ -33,9 +33,9 @@ void model_close(struct model *m);
 
 /* Identity of the weights, in m->fingerprint: SHA-256 over the hash, what the description says about the numbers, and a sample of
  * each tensor's bytes as they are in the file: all of a tensor up to 1 MiB, else four pieces of 16 KiB, from its first byte to its
- * last. A model of 13 GB takes reading 20 MiB. The weights of one block alone: for telling which block of which model it is. */
+ * last. A model of 13 GB takes reading 20 MiB. The weights of one unit alone: for telling which block of which model it is. */
 int model_fingerprint(struct model *m, struct err *err);
-int model_block_fingerprint(char hex[65], const struct model *m, int64_t block, struct err *err);
+int model_unit_fingerprint(char hex[65], const struct model *m, struct unit u, struct err *err);
 
 /* Another list of what runs over the same weights: dropping from a view leaves the model as it is. Both may be run, by one thread
  * at a time. A view is released by model_view_free, before its model is closed. */

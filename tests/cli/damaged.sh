@@ -90,7 +90,7 @@ cp -r adapter bad1 && truncate -s -8 bad1/adapter_model.safetensors && fails 'ba
 cp -r adapter bad2 && sed -i 's/"r": *2/"r": 3/' bad2/adapter_config.json && fails 'bad2/adapter_model.safetensors' merge model --adapter bad2 --out m
 cp -r adapter bad3 && echo '{' >bad3/adapter_config.json && fails 'bad3/adapter_config.json' merge model --adapter bad3 --out m
 cp -r adapter bad4 && sed -i 's/"LORA"/"IA3"/' bad4/adapter_config.json && fails 'IA3' merge model --adapter bad4 --out m
-fails 'adapter/adapter_model.safetensors' eval ppl model --text calib.txt --seq-len 32 --adapter adapter --drop 3
+fails 'adapter/espalier.json' eval ppl model --text calib.txt --seq-len 32 --adapter adapter --drop 3
 absent m
 
 echo "--- training data"
