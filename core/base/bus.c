@@ -75,8 +75,11 @@ static void on_bus(int signal_number, siginfo_t *info, void *context)
         if (mmap(page, page_bytes, PROT_READ, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED)
             return;
     }
-    if (m && end_with)
+    if (m && end_with) {
+        while (atomic_exchange(&m->hit, true)) /* another thread is saying it */
+            pause();
         end_with(m->line);
+    }
     signal(signal_number, SIG_DFL); /* not a mapped file: the access is tried again and ends the program */
 }
 

@@ -266,6 +266,8 @@ int run_advance(struct run *r, struct api_error *err)
             return -1;
         ended += r->choices[i].finish != NULL;
     }
+    if (check_files(r, err) != 0) /* a file may have been cut while these were taken */
+        return -1;
     return ended == r->n;
 }
 

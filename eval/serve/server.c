@@ -152,6 +152,13 @@ static bool same_host(const char *authority, const char *other)
     return n == m && strncasecmp(a, b, n) == 0;
 }
 
+/* Whether what follows the name is nothing or a port. */
+static bool is_authority(const char *rest)
+{
+    rest += *rest == ']';
+    return !*rest || (*rest == ':' && rest[1 + strspn(rest + 1, "0123456789")] == 0);
+}
+
 /* A server on the loopback address is asked by names of it only: a page from elsewhere whose own name resolves to 127.0.0.1 looks to a
  * browser like a page of this server, but its requests carry that name. */
 static bool foreign_host(const struct server *s, struct MHD_Connection *conn)
@@ -162,6 +169,8 @@ static bool foreign_host(const struct server *s, struct MHD_Connection *conn)
     if (!s->loopback || !host)
         return false;
     size_t n = host_name(&name, host);
+    if (!is_authority(name + n))
+        return true;
     snprintf(text, sizeof text, "%.*s", (int)(n < 60 ? n : 60), name);
     if (inet_pton(AF_INET, text, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127)
         return false;
@@ -171,18 +180,31 @@ static bool foreign_host(const struct server *s, struct MHD_Connection *conn)
     return !origin || !same_host(host, origin + 3);
 }
 
-static enum MHD_Result count_length(void *n, enum MHD_ValueKind kind, const char *key, const char *value)
+/* How often a header is there. */
+struct count {
+    const char *key;
+    int n;
+};
+
+static enum MHD_Result count_one(void *arg, enum MHD_ValueKind kind, const char *key, const char *value)
 {
+    struct count *c = arg;
     (void)kind, (void)value;
-    *(int *)n += !strcasecmp(key, "Content-Length");
+    c->n += !strcasecmp(key, c->key);
     return MHD_YES;
+}
+
+static int count_header(struct MHD_Connection *conn, const char *key)
+{
+    struct count c = {key, 0};
+    MHD_get_connection_values(conn, MHD_HEADER_KIND, count_one, &c);
+    return c.n;
 }
 
 /* Two lengths, or a length beside chunks: two readers of the request would not agree where it ends. */
 static bool has_doubtful_length(struct MHD_Connection *conn)
 {
-    int n = 0;
-    MHD_get_connection_values(conn, MHD_HEADER_KIND, count_length, &n);
+    int n = count_header(conn, "Content-Length");
     return n > 1 || (n == 1 && MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Transfer-Encoding"));
 }
 
@@ -192,11 +214,15 @@ static bool is_get(const char *method)
 }
 
 /* What can be said before the body is there. */
-static void check_head(struct call *c, struct MHD_Connection *conn, const struct route *route, const char *url, const char *method)
+static void check_head(struct call *c, struct MHD_Connection *conn, const struct route *route, const char *url, const char *method,
+                       const char *version)
 {
     struct api_error *e = &c->err;
     const char *length = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Length");
-    if (has_doubtful_length(conn))
+    int hosts = count_header(conn, "Host");
+    if (hosts > 1 || (hosts == 0 && strcmp(version, "HTTP/1.0")))
+        api_fail(e, 400, "invalid_request_error", "bad_host", NULL, "one Host header was expected");
+    else if (has_doubtful_length(conn))
         api_fail(e, 400, "invalid_request_error", "bad_length", NULL, "one Content-Length was expected, or chunks without one");
     else if (foreign_host(c->s, conn))
         api_fail(e, 403, "invalid_request_error", "host_not_allowed", NULL,
@@ -246,7 +272,6 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char
 {
     struct server *s = arg;
     struct call *c = *state;
-    (void)version;
     const struct route *route = find_route(url);
     if (!c) {
         if (!(c = *state = calloc(1, sizeof *c)))
@@ -255,7 +280,7 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char
         atomic_fetch_add(&s->active, 1);
         if (!strcmp(method, "OPTIONS") && s->o.cors)
             return MHD_YES;
-        check_head(c, conn, route, url, method);
+        check_head(c, conn, route, url, method, version);
         /* a body that is not wanted is not waited for; libmicrohttpd closes the connection then */
         return c->err.status && !is_get(method) ? reply_error(c, conn, &c->err) : MHD_YES;
     }

@@ -46,9 +46,12 @@ ask 200 /health
 for host in localhost "localhost:$port" 127.0.0.1 "127.9.9.9:$port" '[::1]:80' LOCALHOST; do
     ask 200 /health -H "Host: $host"
 done
-for host in evil.example "evil.example:$port" 127.0.0.1.evil.example localhost.evil.example 10.0.0.1 '[::2]'; do
+for host in evil.example "evil.example:$port" 127.0.0.1.evil.example localhost.evil.example 10.0.0.1 '[::2]' '[::1].evil' 'localhost:80.evil'; do
     ask 403 /v1/models -H "Host: $host"
 done
+raw ' 400 ' <<<$'GET /health HTTP/1.1\r\n\r\n'
+raw ' 400 ' <<<$'GET /health HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n'
+raw ' 200 ' <<<$'GET /health HTTP/1.0\r\n\r\n'
 raw ' 400 ' <<<$'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}'
 raw ' 400 ' <<<$'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n'
 
