@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "core/base/bus.h"
+#include "core/base/json.h"
 #include "core/base/visible.h"
 
 const struct command command_table[] = {
@@ -104,6 +105,7 @@ int main(int argc, char **argv)
     struct err err = {0};
     int n_words = 0;
     bus_guard(end_at_once);
+    json_guard();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error like any other */
     if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version"))) {
         printf("espalier %s\n", ESPALIER_VERSION);
@@ -123,8 +125,11 @@ int main(int argc, char **argv)
     int rc = cli.out ? c->run(&cli, &err) : err_set(&err, "out of memory");
     if (cli.out && fclose(cli.out) != 0 && rc == 0)
         rc = err_errno(&err, "standard output");
+    if (rc == 0 && json_failed()) /* the result lacks a part; files that were written have failed at once */
+        rc = err_set(&err, "out of memory");
     if (rc == 0 && cli.json && cli.result) {
-        json_dumpf(cli.result, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+        if (json_dumpf(cli.result, stdout, JSON_COMPACT | JSON_ENCODE_ANY) != 0)
+            rc = err_set(&err, "standard output: cannot write the result");
         fputc('\n', stdout);
     }
     json_decref(cli.result);

@@ -55,7 +55,9 @@ done:
 
 int journal_put(FILE *f, const char *dir, json_t *line, struct err *err)
 {
-    char *text = json_dumps(line, JSON_COMPACT);
+    char *text = json_failed() ? NULL : json_dumps(line, JSON_COMPACT);
+    if (!text)
+        errno = ENOMEM;
     int rc = text && fprintf(f, "%s\n", text) > 0 && fflush(f) == 0 ? 0 : err_errno(err, "%s/train.jsonl: cannot write", dir);
     free(text);
     json_decref(line);

@@ -1,5 +1,6 @@
 #include "core/base/json.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -88,8 +89,30 @@ json_t *json_read(const char *path, struct err *err)
     return v;
 }
 
+static atomic_bool failed;
+
+static void *allocate(size_t n)
+{
+    void *p = malloc(n);
+    if (!p && n > 0)
+        atomic_store(&failed, true);
+    return p;
+}
+
+void json_guard(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
+bool json_failed(void)
+{
+    return atomic_load(&failed);
+}
+
 char *json_pretty(const json_t *value)
 {
+    if (json_failed())
+        return NULL;
     char *text = json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY), *line = text ? realloc(text, strlen(text) + 2) : NULL;
     if (!line)
         free(text);

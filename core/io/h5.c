@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/base/json.h"
 #include "core/io/h5_impl.h"
 
 enum {
@@ -334,6 +335,8 @@ static int put_attr_text(struct h5_writer *w, const char *name, const json_t *va
 
 int h5_attr_json(struct h5_writer *w, const json_t *object, struct err *err)
 {
+    if (json_failed())
+        return err_set(err, "%s: out of memory", w->out.path);
     if (!json_is_object(object))
         return err_set(err, "%s: a JSON object was expected for the attributes", w->out.path);
     const char *key;

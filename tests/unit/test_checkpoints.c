@@ -83,8 +83,8 @@ static void names(void **state)
         assert_true(a.cfg.tied_embeddings && b.cfg.tied_embeddings && b.head.w.data == b.embed.data);
         assert_memory_equal(a.embed.data, b.embed.data, (size_t)a.embed.rows * a.embed.row_bytes);
         for (int64_t k = 0; k < shape.n_blocks; k++) {
-            OK(model_block_fingerprint(embed, &a, k, &err));
-            OK(model_block_fingerprint(other, &b, k, &err));
+            OK(model_unit_fingerprint(embed, &a, (struct unit){k, PARTS_ALL}, &err));
+            OK(model_unit_fingerprint(other, &b, (struct unit){k, PARTS_ALL}, &err));
             assert_string_equal(embed, other);
         }
         model_close(&a);
@@ -149,8 +149,8 @@ static int load(const char *start, const char *targets, struct err *err)
     OK(lora_create(&l, &m, 2, 4, 0, q_only, false, &err));
     OK(lora_save(&l, &m, in_scratch("adapter"), &err));
     lora_free(&l);
-    snprintf(text, sizeof text, "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"init_lora_weights\":%s,\"target_modules\":%s}", start,
-             targets);
+    snprintf(text, sizeof text, "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"init_lora_weights\":%s,\"target_modules\":%s}",
+             start, targets);
     write_text(in_scratch("adapter/adapter_config.json"), text);
     int rc = lora_load(&l, &m, in_scratch("adapter"), false, err);
     if (rc == 0) {
