@@ -75,6 +75,7 @@ int command_call(json_t **result, const struct cli *parent, const char *name, in
 {
     const struct command *c = named_command(name);
     struct cli cli = {.command = c->name, .argc = argc, .argv = argv, .quiet = parent->quiet, .json = true};
+    mem_peak_reset();
     int rc = c->run(&cli, err);
     *result = cli.result;
     return rc;

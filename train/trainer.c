@@ -317,12 +317,24 @@ static int bind(struct trainer *t, const struct compute *c, struct err *err)
     return 0;
 }
 
+/* train.h5, whose time and memory are those of the training: the facts were made before it. */
+static int write_curves(const char *dir, const json_t *facts, double seconds, struct err *err)
+{
+    double before = json_number_value(json_object_get(facts, "wall_seconds"));
+    json_t *now = json_pack("{sf sI}", "wall_seconds", before + seconds, "peak_rss_bytes", (json_int_t)mem_peak_rss());
+    int rc = now && (!facts || json_object_update_missing(now, (json_t *)facts) == 0) ? journal_to_h5(dir, now, err)
+                                                                                      : err_set(err, "out of memory");
+    json_decref(now);
+    return rc;
+}
+
 int train_lora(struct train_result *r, struct lora_set *l, const struct model *m, const struct compute *c,
                const struct instructions *train, const struct instructions *eval, const struct train_options *o, const char *dir,
                const json_t *facts, struct progress *progress, struct err *err)
 {
     struct trainer t = {.o = o, .m = m, .l = l, .train = train, .eval = eval, .dir = dir, .epoch = -1, .best = NAN, .r = r};
     FILE *journal = NULL;
+    double began = clock_seconds();
     int rc = -1;
     *r = (struct train_result){.first_loss = NAN, .last_loss = NAN, .eval_loss = NAN};
     if (train_check(o, err) != 0 || bind(&t, c, err) != 0)
@@ -343,7 +355,7 @@ int train_lora(struct train_result *r, struct lora_set *l, const struct model *m
     }
     progress_end(progress);
     r->steps = t.total;
-    rc = lora_save(l, m, dir, err) == 0 ? journal_to_h5(dir, facts, err) : -1;
+    rc = lora_save(l, m, dir, err) == 0 ? write_curves(dir, facts, clock_seconds() - began, err) : -1;
 done:
     r->warnings = json_incref(t.watch.warnings);
     watch_free(&t.watch);

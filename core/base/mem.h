@@ -36,4 +36,8 @@ size_t mem_available(void);
 /* The largest resident set of this process so far, in bytes. */
 size_t mem_peak_rss(void);
 
+/* Lets the peak begin again, so that each of several pieces of work in one process has its own. Where the system cannot, the peak stays
+ * that of the process. */
+void mem_peak_reset(void);
+
 #endif

@@ -1,4 +1,5 @@
 /* Training: the same bytes on any number of threads, with activations kept or computed again, and when it is resumed. */
+#include "core/io/h5.h"
 #include "tests/fixtures/fixture.h"
 
 #include "core/base/dir.h"
@@ -44,6 +45,18 @@ static const struct train_options usual = {
     .memory = BACKPROP_KEEP,
 };
 
+/* Time and memory in train.h5 are those of the training, added to what there was before. */
+static void check_curves(const char *dir, double seconds)
+{
+    char path[256];
+    double wall, peak;
+    snprintf(path, sizeof path, "%s/train.h5", dir);
+    OK(h5_read_attr_f64(&wall, path, "/", "wall_seconds", &err));
+    OK(h5_read_attr_f64(&peak, path, "/", "peak_rss_bytes", &err));
+    assert_true(wall >= 5 + seconds && wall < 5 + 60 + 2 * seconds);
+    assert_true(peak > 1e6);
+}
+
 static void train(const struct fixture *f, int threads, const struct train_options *o, const char *dir)
 {
     static const bool some[PROJ_COUNT] = {[PROJ_Q] = true, [PROJ_V] = true, [PROJ_GATE] = true, [PROJ_DOWN] = true};
@@ -53,13 +66,14 @@ static void train(const struct fixture *f, int threads, const struct train_optio
     struct lora_set l;
     struct compute c;
     struct rng rng;
-    json_t *facts = json_pack("{ss}", "version", "test");
+    json_t *facts = json_pack("{ss sf sI}", "version", "test", "wall_seconds", 5.0, "peak_rss_bytes", (json_int_t)1);
     rng_seed(&rng, o->resume ? 8 : 9); /* where a resumed adapter starts must not matter */
     OK(compute_open(&c, threads, PRECISION_F32, &err));
     OK(lora_create(&l, &f->m, 16, 32, 0.05, some, true, &err)); /* parameters for several chunks of the optimizer */
     lora_init(&l, &f->m, &rng);
     OK(train_lora(&r, &l, &f->m, &c, &rows, &eval, o, dir, facts, NULL, &err));
     assert_true(isfinite(r.last_loss) && isfinite(r.eval_loss));
+    check_curves(dir, r.seconds);
     lora_free(&l);
     compute_close(&c);
     instructions_free(&rows);

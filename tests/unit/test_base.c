@@ -409,9 +409,26 @@ static void json_files(void **state)
     assert_non_null(strstr(bad.msg, "line 2"));
 }
 
+/* The peak of one piece of work is not that of an earlier one. */
+static void peak_begins_again(void **state)
+{
+    enum { BYTES = 96 << 20 };
+    (void)state;
+    volatile char *p = malloc(BYTES);
+    for (size_t i = 0; i < BYTES; i += 4096)
+        p[i] = 1;
+    size_t high = mem_peak_rss();
+    assert_true(high > BYTES);
+    free((void *)p);
+    mem_peak_reset();
+    if (access("/proc/self/clear_refs", W_OK) == 0)
+        assert_true(mem_peak_rss() < high - BYTES / 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(peak_begins_again),
         cmocka_unit_test(first_error_wins),
         cmocka_unit_test(errors_stay_one_line),
         cmocka_unit_test(overflow_is_an_error),
