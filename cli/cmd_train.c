@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "core/base/dir.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/base/place.h"
 #include "core/base/record.h"
 #include "core/base/rng.h"
@@ -151,7 +152,7 @@ static int make_adapter(struct lora_set *l, const struct session *s, const struc
 static void report(struct cli *cli, const struct train_result *r, const struct lora_set *l, const char *out)
 {
     double rate = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
-    json_object_update_new(cli->result, json_pack("{ss sI sI sI sf sI}", "out", out, "steps", (json_int_t)r->steps, "rows",
+    json_object_update_new(cli->result, json_pack("{so sI sI sI sf sI}", "out", json_utf8(out, strlen(out)), "steps", (json_int_t)r->steps, "rows",
                                                   (json_int_t)r->rows, "trainable_params", (json_int_t)l->n_params, "tokens_per_s",
                                                   rate, "tokens", (json_int_t)r->tokens));
     if (isfinite(r->last_loss))

@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/model/stream.h"
 
 void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t default_seed)
@@ -131,10 +132,9 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
 {
     json_t *args = json_array();
     for (int i = 0; i < cli->argc; i++)
-        json_array_append_new(args, json_string(cli->argv[i]));
-    json_t *path = json_string(s->m.path);
+        json_array_append_new(args, json_utf8(cli->argv[i], strlen(cli->argv[i])));
     return json_pack("{ss ss so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "command", cli->command,
-                     "arguments", args, "model", path ? path : json_string("(a path that is not UTF-8)"), "model_hash", s->m.hash,
+                     "arguments", args, "model", json_utf8(s->m.path, strlen(s->m.path)), "model_hash", s->m.hash,
                      "model_fingerprint", s->m.fingerprint, "dtype", model_dtype(&s->m), "compute", o->compute, "products",
                      s->c.gemm->name, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool),
                      "seed", (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started, "peak_rss_bytes",
