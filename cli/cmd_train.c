@@ -42,7 +42,7 @@ static int check_args(const struct train_args *a, struct train_options *o, const
         return err_usage(err, "--val-size must not be negative, --rank positive, --cutoff at least 2");
     if (opt_given(words, "steps") && o->steps < 1)
         return err_usage(err, "--steps %lld: at least 1 was expected", (long long)o->steps);
-    return train_check(o, err) == 0 ? place_check_dir(a->out, err) : -1;
+    return train_check(o, err) == 0 && dir_check_no_link(a->out, err) == 0 ? place_check_dir(a->out, err) : -1;
 }
 
 /* An adapter to begin from has a rank, an alpha and targets; what the options say beside it must be the same. */

@@ -200,7 +200,7 @@ static int evaluate(struct trainer *t, double *loss, struct err *err)
 static int save_adapter(struct trainer *t, const char *name, struct err *err)
 {
     char *dir = path_join(t->dir, name, err);
-    int rc = dir && dir_make(dir, err) == 0 ? lora_save(t->l, t->m, dir, err) : -1;
+    int rc = dir && dir_check_no_link(dir, err) == 0 && dir_make(dir, err) == 0 ? lora_save(t->l, t->m, dir, err) : -1;
     free(dir);
     return rc;
 }
@@ -208,11 +208,9 @@ static int save_adapter(struct trainer *t, const char *name, struct err *err)
 static void remove_checkpoint(const struct trainer *t, int64_t step)
 {
     static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors", "espalier.json"};
-    char *path;
-    if (asprintf(&path, "%s/checkpoint-%lld", t->dir, (long long)step) < 0)
-        return;
-    dir_remove_files(path, files, sizeof files / sizeof *files);
-    free(path);
+    char name[48];
+    snprintf(name, sizeof name, "checkpoint-%lld", (long long)step);
+    dir_remove_files(t->dir, name, files, sizeof files / sizeof *files);
 }
 
 static int after_step(struct trainer *t, int64_t step, FILE *journal, struct progress *progress, struct err *err)

@@ -79,15 +79,18 @@ void dir_remove(const char *path)
     remove_folder(path, NULL);
 }
 
-void dir_remove_files(const char *path, const char *const names[], size_t n)
+void dir_remove_files(const char *parent, const char *name, const char *const files[], size_t n)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    for (size_t i = 0; i < n; i++)
-        unlinkat(fd, names[i], 0);
-    close(fd);
-    rmdir(path);
+    int outer = open(parent, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = outer >= 0 ? openat(outer, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+    for (size_t i = 0; fd >= 0 && i < n; i++)
+        unlinkat(fd, files[i], 0);
+    if (fd >= 0) {
+        unlinkat(outer, name, AT_REMOVEDIR); /* of a folder that is not empty, or of a link, this does nothing */
+        close(fd);
+    }
+    if (outer >= 0)
+        close(outer);
 }
 
 /* ---- writing ---- */
@@ -134,6 +137,17 @@ static int look(struct stat *st, const char *name, bool replace, struct err *err
     return empty || replace ? 0 : err_set(err, "%s: exists already and is not empty (--force replaces it)", name);
 }
 
+int dir_check_no_link(const char *path, struct err *err)
+{
+    struct stat st;
+    char *name = plain_name(path, err);
+    int rc = name ? 0 : -1;
+    if (name && lstat(name, &st) == 0 && S_ISLNK(st.st_mode))
+        rc = err_set(err, "%s: is a link, which is not written through: name the folder itself, or remove the link", name);
+    free(name);
+    return rc;
+}
+
 int dir_writer_check(const char *path, bool replace, struct err *err)
 {
     struct stat st;
@@ -177,6 +191,32 @@ fail:
     return -1;
 }
 
+/* Whether what was under the name, and has the name `now`, is what commit was told that it may remove. */
+static bool is_replaceable(const struct dir_writer *w, const char *now)
+{
+    struct err unread = {0};
+    return path_is_same(now, &w->old) && (w->replace || is_empty(now, &unread) == 1);
+}
+
+static int not_the_same(const struct dir_writer *w, struct err *err)
+{
+    return err_set(err, "%s: was changed by somebody else in the meantime, and is left as it is", w->path);
+}
+
+/* In one go; -1 without an error where names cannot be exchanged so. */
+static int exchange(struct dir_writer *w, struct err *err)
+{
+    if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->path, RENAME_EXCHANGE) != 0)
+        return -1;
+    if (is_replaceable(w, w->tmp)) {
+        remove_folder(w->tmp, &w->old);
+        return 0;
+    }
+    if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->path, RENAME_EXCHANGE) != 0)
+        return err_errno(err, "%s: was changed by somebody else in the meantime; what they put there is %s now", w->path, w->tmp);
+    return not_the_same(w, err);
+}
+
 /* Where names cannot be exchanged in one go: the old folder gets out of the way, and back if the new one cannot take its place. */
 static int replace_in_steps(struct dir_writer *w, struct err *err)
 {
@@ -186,6 +226,9 @@ static int replace_in_steps(struct dir_writer *w, struct err *err)
         return -1;
     if (rename(w->path, aside) != 0) {
         err_errno(err, "%s: cannot replace", w->path);
+    } else if (!is_replaceable(w, aside)) {
+        rename(aside, w->path);
+        rc = not_the_same(w, err);
     } else if (rename(w->tmp, w->path) != 0) {
         err_errno(err, "%s: cannot rename", w->path);
         rename(aside, w->path);
@@ -207,15 +250,13 @@ int dir_writer_commit(struct dir_writer *w, struct err *err)
         rc = rename(w->tmp, w->path) == 0 ? 0 : err_errno(err, "%s: cannot rename", w->path);
     } else if (!replaced) {
         err_set(err, "%s: was made by somebody else in the meantime", w->path);
-    } else if (renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->path, RENAME_EXCHANGE) == 0) {
-        remove_folder(w->tmp, &w->old);
-        rc = 0;
-    } else {
+    } else if ((rc = exchange(w, err)) != 0 && !err->code) {
         rc = replace_in_steps(w, err);
     }
     if (rc == 0) {
         free(w->tmp);
         w->tmp = NULL;
+        rc = path_sync(w->path, err);
     }
     dir_writer_abort(w);
     return rc;

@@ -27,7 +27,10 @@ int dir_make(const char *path, struct err *err);
 /* Removes a folder and all that is in it; a link is left alone, here and inside (where it is removed, and not what it points to). */
 void dir_remove(const char *path);
 
-/* Removes these files of a folder, and the folder once it is empty; nothing where it is a link. */
-void dir_remove_files(const char *path, const char *const names[], size_t n);
+/* Fails where the name is a link: what is written into a folder in place is not written through one. */
+int dir_check_no_link(const char *path, struct err *err);
+
+/* Removes these files of the folder parent/name, and the folder once it is empty; nothing where one of the two is a link. */
+void dir_remove_files(const char *parent, const char *name, const char *const files[], size_t n);
 
 #endif

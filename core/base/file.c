@@ -246,7 +246,7 @@ static int open_temporary(struct file_writer *w, struct err *err)
         return -1;
     }
     w->tmp = tmp; /* from here on it is ours to remove */
-    if ((w->f = fdopen(fd, "wb")))
+    if (fstat(fd, &w->made) == 0 && (w->f = fdopen(fd, "wb")))
         return 0;
     err_errno(err, "%s: cannot write", w->path);
     close(fd);
@@ -301,11 +301,13 @@ int file_writer_commit(struct file_writer *w, struct err *err)
         err_errno(err, "%s: cannot write", w->path);
     if (flushed && closed && !w->tmp) {
         rc = 0;
+    } else if (flushed && closed && !path_is_same(w->tmp, &w->made)) {
+        err_set(err, "%s: cannot write: %s is gone, or is not the file that was written", w->path, w->tmp);
     } else if (flushed && closed) {
         if (rename(w->tmp, w->path) == 0) {
             free(w->tmp);
             w->tmp = NULL;
-            rc = 0;
+            rc = path_sync(w->path, err);
         } else {
             err_errno(err, "%s: cannot rename", w->path);
         }
@@ -318,7 +320,7 @@ void file_writer_abort(struct file_writer *w)
 {
     if (w->f)
         fclose(w->f);
-    if (w->tmp)
+    if (w->tmp && path_is_same(w->tmp, &w->made))
         unlink(w->tmp);
     free(w->tmp);
     free(w->path);
@@ -398,6 +400,27 @@ int path_status(const char *path, struct err *err)
     if (!link && (why == ENOENT || why == ENOTDIR))
         return 0;
     return link && why == ENOENT ? err_set(err, "%s: is a link to nothing", path) : err_errno(err, "%s", path);
+}
+
+bool path_is_same(const char *path, const struct stat *meant)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && st.st_dev == meant->st_dev && st.st_ino == meant->st_ino;
+}
+
+int path_sync(const char *path, struct err *err)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? strndup(path, slash > path ? (size_t)(slash - path) : 1) : strdup(".");
+    if (!folder)
+        return err_set(err, "out of memory");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(folder);
+    if (fd < 0) /* a folder may be written to and not read */
+        return errno == EACCES ? 0 : err_errno(err, "%s: its folder cannot be opened", path);
+    int rc = fsync(fd) == 0 || errno == EINVAL || errno == ENOTSUP ? 0 : err_errno(err, "%s: cannot write its folder", path);
+    close(fd);
+    return rc;
 }
 
 bool path_is_dir(const char *path)

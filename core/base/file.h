@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "core/base/err.h"
 
@@ -41,10 +42,12 @@ int file_sha256(char hex[65], const char *path, struct err *err);
 int bytes_sha256(char hex[65], const void *data, size_t size, struct err *err);
 
 /* A file being written under a temporary name beside `path`, or beside what it links to. commit flushes it to disk and renames it;
- * abort removes it. A device or a pipe is written into instead, and has no temporary name. */
+ * abort removes it; neither touches what somebody else has put under the temporary name. A device or a pipe is written into
+ * instead, and has no temporary name. */
 struct file_writer {
     FILE *f;
     char *path, *tmp; /* tmp: NULL for a device or a pipe */
+    struct stat made; /* the file that was made under that name */
     size_t pending;   /* bytes put since the disk was last asked to begin with what it has */
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
@@ -66,6 +69,12 @@ void file_forget(const char *path);
 
 /* Whether something has the name: 1, or 0 where it has not; what cannot be told, and a link to nothing, is an error (-1). */
 int path_status(const char *path, struct err *err);
+
+/* Whether the name, not followed where it is a link, stands for the very thing that `meant` is of. */
+bool path_is_same(const char *path, const struct stat *meant);
+
+/* Makes what was renamed to `path` last through a power failure: its folder goes to the disk. */
+int path_sync(const char *path, struct err *err);
 
 bool path_is_dir(const char *path);
 bool path_has_suffix(const char *path, const char *suffix);

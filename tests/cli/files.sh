@@ -47,6 +47,13 @@ mkdir run && ln -s ../victim run/train.jsonl
 fails 'train.jsonl' train model --rows rows.json --steps 1 --batch 4 --val-size 0 --rank 2 --warmup 0 --out run --force
 [ "$(cat victim)" = precious ] || complain "the log was written through a link"
 
+echo "--- a training does not write into a folder behind a link"
+mkdir behind && ln -s behind front
+for words in front 'front/' 'front --force'; do
+    fails 'is a link' train model --rows rows.json --steps 1 --batch 4 --val-size 0 --rank 2 --warmup 0 --out $words
+done
+[ -z "$(ls behind)" ] && [ -L front ] || complain "a training wrote through a link"
+
 echo "--- what there is and cannot be read is no absence"
 "$tool" hf looped && rm -f looped/model.safetensors && ln -s model.safetensors looped/model.safetensors
 fails 'looped/model.safetensors' inspect looped
