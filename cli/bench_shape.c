@@ -95,7 +95,7 @@ static int stage_key(char key[65], const struct rig *g, const char *const words[
 {
     json_t *list = json_array();
     for (int i = 0; words[i]; i++)
-        json_array_append_new(list, json_string(words[i]));
+        json_array_append_new(list, json_text(words[i]));
     json_t *work = json_pack("{ss ss ss so}", "program", measured ? g->program : "", "config", g->config, "threads", g->threads,
                              "words", list);
     int rc = work ? record_key(key, work, err) : err_set(err, "out of memory");

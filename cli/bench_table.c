@@ -6,6 +6,7 @@
 
 #include "cli/bench_shape.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 
 enum { MAX_LINES = 16 };
 
@@ -157,7 +158,7 @@ static json_t *machine(const struct bench_records *r)
     char name[128];
     const json_t *facts = result(r->score);
     processor(name, sizeof name);
-    return json_pack("{ss sO sO sO}", "processor", name, "isa", json_object_get(facts, "isa"), "blas",
+    return json_pack("{so sO sO sO}", "processor", json_text(name), "isa", json_object_get(facts, "isa"), "blas",
                      json_object_get(facts, "blas"), "threads", json_object_get(facts, "threads"));
 }
 

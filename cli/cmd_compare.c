@@ -10,6 +10,7 @@
 #include "cli/texts.h"
 #include "core/base/dir.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/base/place.h"
 
 enum { MAX_COMPARED_TEXTS = 8, MAX_RATIOS = 32 };
@@ -243,7 +244,8 @@ static int write_all(struct job *j, const char *dir, struct err *err)
                  ? comparison_write_html(html, &sheet, err)
                  : -1;
     if (rc == 0)
-        json_object_update_new(j->cli->result, json_pack("{ss ss ss}", "csv", csv, "h5", h5, "report", html));
+        json_object_update_new(j->cli->result,
+                               json_pack("{so so so}", "csv", json_text(csv), "h5", json_text(h5), "report", json_text(html)));
     free(csv);
     free(h5);
     free(html);

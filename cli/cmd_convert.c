@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "core/base/dir.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "core/base/place.h"
 
 int cmd_convert(struct cli *cli, struct err *err)
@@ -22,7 +23,7 @@ int cmd_convert(struct cli *cli, struct err *err)
     rc = session_save(&s, cli, &t, NULL, NULL, NULL, err);
     if (rc == 0) {
         cli->result = session_facts(&s, cli, &o);
-        json_object_set_new(cli->result, "out", json_string(t.out));
+        json_object_set_new(cli->result, "out", json_text(t.out));
         session_saved_facts(cli->result, &s);
         if (cli->out && !cli->json)
             fprintf(cli->out, "%s: %lld blocks and %.2f M parameters in %s\n", s.m.path, (long long)s.m.n_order,
@@ -86,8 +87,8 @@ int cmd_synth(struct cli *cli, struct err *err)
         return rc > 0 ? 0 : -1;
     if (synthesise(&params, cli, &w, words.word[0], &o, err) != 0)
         return -1;
-    cli->result = json_pack("{ss ss ss sI sI sf}", "out", w.out, "config", words.word[0], "dtype", w.dtype, "seed",
-                            (json_int_t)o.seed, "n_params", (json_int_t)params, "wall_seconds", clock_seconds() - started);
+    cli->result = json_pack("{so so ss sI sI sf}", "out", json_text(w.out), "config", json_text(words.word[0]), "dtype", w.dtype,
+                            "seed", (json_int_t)o.seed, "n_params", (json_int_t)params, "wall_seconds", clock_seconds() - started);
     if (cli->out && !cli->json)
         fprintf(cli->out, "%s: %lld parameters in %s, %.0f s\n", words.word[0], (long long)params, w.out,
                 clock_seconds() - started);

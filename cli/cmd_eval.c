@@ -1,4 +1,5 @@
 #include "cli/texts.h"
+#include "core/base/json.h"
 
 int cmd_eval_ppl(struct cli *cli, struct err *err)
 {
@@ -33,9 +34,9 @@ int cmd_eval_ppl(struct cli *cli, struct err *err)
                                          [PPL_BOS_WINDOW] = "before every window",
                                          [PPL_BOS_FIRST] = "in place of every window's first token"};
     const char *bos = places[p->bos];
-    json_object_update_new(cli->result, json_pack("{sf sf sI sI ss ss ss ss}", "ppl", r.ppl, "nll", r.nll, "tokens_scored",
+    json_object_update_new(cli->result, json_pack("{sf sf sI sI ss ss so ss}", "ppl", r.ppl, "nll", r.nll, "tokens_scored",
                                                   (json_int_t)r.tokens_scored, "windows", (json_int_t)r.windows, "protocol",
-                                                  p->name, "bos", bos, "text", path, "text_sha256", text.sha256));
+                                                  p->name, "bos", bos, "text", json_text(path), "text_sha256", text.sha256));
     if (cli->out && !cli->json)
         fprintf(cli->out, "perplexity %.4f  (%s: %lld tokens scored in %lld windows, BOS %s; %s, sha256 %.12s)\n", r.ppl, p->name,
                 (long long)r.tokens_scored, (long long)r.windows, bos, path, text.sha256);

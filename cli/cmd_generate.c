@@ -318,7 +318,7 @@ int cmd_chat(struct cli *cli, struct err *err)
         return -1;
     messages = json_array();
     if (system)
-        json_array_append_new(messages, json_pack("{ss ss}", "role", "system", "content", system));
+        json_array_append_new(messages, json_pack("{ss so}", "role", "system", "content", json_text(system)));
     if (context > s.m.cfg.context_length)
         progress_say(&cli->progress, "--context %lld: the model was made for %lld positions", (long long)context,
                      (long long)s.m.cfg.context_length);

@@ -4,6 +4,7 @@
 
 #include "cli/texts.h"
 #include "core/base/file.h"
+#include "core/base/json.h"
 #include "prune/plan.h"
 #include "prune/repair.h"
 
@@ -110,10 +111,10 @@ static int repair(struct decision *d, const struct repair_words *w, struct sessi
     if (repair_linear(&s->m, &s->c, d->dropped, d->n, &cal, w->alpha, &runs, &cli->progress, err) != 0 ||
         model_drop(&s->m, d->dropped, d->n, err) != 0 || judge(&repaired, &text, &cal, s, cli, err) != 0)
         goto done;
-    d->repair = json_pack("{ss sf sI ss ss sI sI ss sf sf sf}", "method", w->method, "alpha", w->alpha, "runs", (json_int_t)runs,
-                          "calibration", cal.file, "calibration_sha256", cal.sha256, "samples", (json_int_t)cal.n, "seq_len",
-                          (json_int_t)cal.len, "ppl_on", w->text ? w->text : "the calibration rows", "ppl_whole", whole,
-                          "ppl_without", cut, "ppl_with", repaired);
+    d->repair = json_pack("{ss sf sI so ss sI sI so sf sf sf}", "method", w->method, "alpha", w->alpha, "runs", (json_int_t)runs,
+                          "calibration", json_text(cal.file), "calibration_sha256", cal.sha256, "samples", (json_int_t)cal.n,
+                          "seq_len", (json_int_t)cal.len, "ppl_on", json_text(w->text ? w->text : "the calibration rows"),
+                          "ppl_whole", whole, "ppl_without", cut, "ppl_with", repaired);
     rc = d->repair ? 0 : err_set(err, "out of memory");
 done:
     eval_text_free(&text);
@@ -134,9 +135,10 @@ static void report(struct cli *cli, const struct decision *d, const char *out)
     bool halves = false;
     for (int64_t i = 0; i < d->n; i++)
         halves |= d->dropped[i].parts != PARTS_ALL;
-    json_object_update_new(cli->result, json_pack("{so sI sI ss sI sO*}", "dropped", plan_units(d->dropped, d->n), "keep_first",
-                                                  (json_int_t)d->keep_first, "keep_last", (json_int_t)d->keep_last, "out", out,
-                                                  "params_after", (json_int_t)model_params(d->m), "repair", d->repair));
+    json_object_update_new(cli->result,
+                           json_pack("{so sI sI so sI sO*}", "dropped", plan_units(d->dropped, d->n), "keep_first",
+                                     (json_int_t)d->keep_first, "keep_last", (json_int_t)d->keep_last, "out", json_text(out),
+                                     "params_after", (json_int_t)model_params(d->m), "repair", d->repair));
     if (!isnan(d->cut_swap))
         json_object_set_new(cli->result, "cut_swap", json_real(d->cut_swap));
     if (!cli->out || cli->json)

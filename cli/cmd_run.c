@@ -107,7 +107,10 @@ static int add_input(struct words *w, const struct experiment *e, const char *na
             return -1;
         if (!w->inputs)
             w->inputs = json_object();
-        return json_object_set_new(w->inputs, path, json_string(content)) == 0 ? 0 : err_set(err, "out of memory");
+        json_t *key = json_text(path);
+        int rc = key ? json_object_set_new(w->inputs, json_string_value(key), json_string(content)) : -1;
+        json_decref(key);
+        return rc == 0 ? 0 : err_set(err, "out of memory");
     }
     if (access(path, R_OK) == 0)
         return 0;
@@ -579,7 +582,7 @@ int cmd_run(struct cli *cli, struct err *err)
     char *stages = path_join(out, "stages", err), *report = path_join(out, "report.html", err);
     rc = e.config && stages && report && check_config(&e, err) == 0 && dir_make(stages, err) == 0 ? run_stages(&e, err) : -1;
     if (rc == 0) {
-        cli->result = json_pack("{ss sI}", "report", report, "stages_reused", (json_int_t)e.reused);
+        cli->result = json_pack("{so sI}", "report", json_text(report), "stages_reused", (json_int_t)e.reused);
         if (cli->out && !cli->json)
             print_table(cli->out, &e);
     }

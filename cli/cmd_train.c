@@ -152,9 +152,9 @@ static int make_adapter(struct lora_set *l, const struct session *s, const struc
 static void report(struct cli *cli, const struct train_result *r, const struct lora_set *l, const char *out)
 {
     double rate = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
-    json_object_update_new(cli->result, json_pack("{so sI sI sI sf sI}", "out", json_utf8(out, strlen(out)), "steps", (json_int_t)r->steps, "rows",
-                                                  (json_int_t)r->rows, "trainable_params", (json_int_t)l->n_params, "tokens_per_s",
-                                                  rate, "tokens", (json_int_t)r->tokens));
+    json_object_update_new(cli->result, json_pack("{so sI sI sI sf sI}", "out", json_text(out), "steps", (json_int_t)r->steps,
+                                                  "rows", (json_int_t)r->rows, "trainable_params", (json_int_t)l->n_params,
+                                                  "tokens_per_s", rate, "tokens", (json_int_t)r->tokens));
     if (isfinite(r->last_loss))
         json_object_set_new(cli->result, "last_loss", json_real(r->last_loss));
     if (r->warnings)
@@ -171,9 +171,11 @@ static void warn_of_skipped(struct train_result *r, const char *file, int64_t sk
 {
     if (skipped == 0)
         return;
+    struct err text = {0};
+    err_set(&text, "%s: %lld rows left out, nothing to learn in them", file, (long long)skipped);
     if (!r->warnings)
         r->warnings = json_array();
-    json_array_append_new(r->warnings, json_sprintf("%s: %lld rows left out, nothing to learn in them", file, (long long)skipped));
+    json_array_append_new(r->warnings, json_text(text.msg));
 }
 
 /* The rows as the tokenizer made them, and which of them are set aside. */
@@ -346,7 +348,7 @@ int cmd_merge(struct cli *cli, struct err *err)
     rc = session_save(&s, cli, &t, NULL, NULL, NULL, err);
     if (rc == 0) {
         cli->result = session_facts(&s, cli, &o);
-        json_object_set_new(cli->result, "out", json_string(t.out));
+        json_object_set_new(cli->result, "out", json_text(t.out));
         session_saved_facts(cli->result, &s);
         if (cli->out && !cli->json)
             fprintf(cli->out, "%s with %s merged in: %.2f M parameters in %s\n", s.m.path, o.adapter,

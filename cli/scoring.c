@@ -293,7 +293,7 @@ json_t *scoring_summary(const struct scoring *g)
 {
     json_t *files = json_array();
     for (int64_t i = 0; i < g->n; i++)
-        json_array_append_new(files, json_string(g->files[i]));
+        json_array_append_new(files, json_text(g->files[i]));
     if (g->n == 1) {
         json_t *one = json_incref(json_array_get(files, 0));
         json_decref(files);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/base/file.h"
+#include "core/base/json.h"
 
 void task_options(struct opt *table, struct task_words *w)
 {
@@ -144,7 +145,6 @@ bool task_result_read(struct zeroshot_result *r, const struct task *t, const jso
 
 json_t *task_source_json(const struct task_set *s)
 {
-    json_t *file = json_string(s->file);
-    return json_pack("{ss so ss sI}", "reported", task_metric(s->task), "file", file ? file : json_null(), "sha256", s->sha256,
+    return json_pack("{ss so ss sI}", "reported", task_metric(s->task), "file", json_text(s->file), "sha256", s->sha256,
                      "documents_in_file", (json_int_t)s->n_rows);
 }

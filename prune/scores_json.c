@@ -49,8 +49,8 @@ static json_t *blocks_json(const struct scores *s)
 
 static json_t *calibration_json(const struct calibration *cal)
 {
-    json_t *c = json_pack("{ss ss sI sI}", "file", cal->file, "sha256", cal->sha256, "seq_len", (json_int_t)cal->len, "samples",
-                          (json_int_t)cal->n);
+    json_t *c = json_pack("{so ss sI sI}", "file", json_text(cal->file), "sha256", cal->sha256, "seq_len", (json_int_t)cal->len,
+                          "samples", (json_int_t)cal->n);
     json_object_set_new(c, "documents", int_array(cal->documents, cal->n));
     json_object_set_new(c, "offsets", int_array(cal->offsets, cal->n));
     return c;

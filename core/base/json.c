@@ -78,6 +78,11 @@ json_t *json_utf8(const char *s, size_t n)
     return v;
 }
 
+json_t *json_text(const char *s)
+{
+    return json_utf8(s, strlen(s));
+}
+
 json_t *json_read(const char *path, struct err *err)
 {
     char *text;

@@ -21,6 +21,9 @@ json_t *json_parse(const char *text, size_t n, const char *path, struct err *err
 /* A string of any bytes: what is not UTF-8 becomes U+FFFD. A new reference; NULL: out of memory. */
 json_t *json_utf8(const char *s, size_t n);
 
+/* The same of a whole string: a path, a name, an argument. What json_pack's "s" is given has to be UTF-8, or the value is lost. */
+json_t *json_text(const char *s);
+
 /* Makes every failed allocation of a JSON value be remembered: a result that was put together without memory lacks a part, and nobody
  * looks at each member. To be called once, before any value is made. What is written then fails. */
 void json_guard(void);

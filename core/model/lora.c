@@ -291,8 +291,8 @@ int lora_load(struct lora_set *l, const struct model *m, const char *dir, bool w
     *l = (struct lora_set){0};
     char *config = path_join(dir, "adapter_config.json", err), *weights = weights_file(dir, err);
     bool other = false;
-    if (!config || !weights || lora_base_check(&other, m, dir, err) != 0 || source_open(&src, weights, err) != 0 || refuse_others(&src, err) != 0 ||
-        read_config(l, m, config, &src, with_grads, err) != 0)
+    if (!config || !weights || lora_base_check(&other, m, dir, err) != 0 || source_open(&src, weights, err) != 0 ||
+        refuse_others(&src, err) != 0 || read_config(l, m, config, &src, with_grads, err) != 0)
         goto done;
     visit(l, m, count_tensors, &expected, err);
     if (src.n_tensors != expected) {
@@ -359,10 +359,10 @@ static int save_config(const struct lora_set *l, const struct model *m, const ch
     for (int p = 0; p < PROJ_COUNT; p++)
         if (l->target[p])
             json_array_append_new(targets, json_string(strchr(proj_names[p], '.') + 1));
-    json_t *root =
-        json_pack("{ss ss ss ss sI sf sf so sb sb sb sb}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "bias", "none",
-                  "base_model_name_or_path", m->path, "r", (json_int_t)l->rank, "lora_alpha", l->alpha, "lora_dropout", l->dropout,
-                  "target_modules", targets, "fan_in_fan_out", 0, "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0);
+    json_t *root = json_pack("{ss ss ss so sI sf sf so sb sb sb sb}", "peft_type", "LORA", "task_type", "CAUSAL_LM", "bias", "none",
+                             "base_model_name_or_path", json_text(m->path), "r", (json_int_t)l->rank, "lora_alpha", l->alpha,
+                             "lora_dropout", l->dropout, "target_modules", targets, "fan_in_fan_out", 0, "inference_mode", 1,
+                             "init_lora_weights", 1, "use_rslora", 0);
     if (l->alpha == floor(l->alpha)) /* PEFT's type is int; a whole number is written as one */
         json_object_set_new(root, "lora_alpha", json_integer((json_int_t)l->alpha));
     int rc = root ? json_write(path, root, err) : err_set(err, "%s: out of memory", path);

@@ -3,6 +3,7 @@
  *   test_tool hf DIR | gguf FILE          a tiny model
  *   test_tool set DIR TENSOR AT VALUE     element AT of a float32 tensor in DIR/model.safetensors (AT "all": each one)
  *   test_tool object KEY ...              standard input must be one JSON object in one line, with these keys
+ *   test_tool members FILE                the places of all members of a JSON file and their types, one a line
  *   test_tool get FILE KEY ...            prints a member of a member ... of a JSON file
  *   test_tool without FILE KEY ...        prints a JSON file without these members
  *   test_tool reals|ints FILE NAME        prints a dataset of an HDF5 file, flat, or with NAME "/..." one number of its root, as
@@ -55,6 +56,33 @@ done:
     json_decref(v);
     free(line);
     return rc;
+}
+
+static void print_members(const json_t *v, const char *at)
+{
+    static const char *const types[] = {"object", "array", "string", "integer", "real", "bool", "bool", "null"};
+    char inner[512];
+    const char *key;
+    json_t *one;
+    size_t i;
+    printf("%s %s\n", at, types[json_typeof(v)]);
+    json_object_foreach((json_t *)v, key, one) {
+        snprintf(inner, sizeof inner, "%s/%s", at, key);
+        print_members(one, inner);
+    }
+    json_array_foreach(v, i, one) {
+        snprintf(inner, sizeof inner, "%s/%zu", at, i);
+        print_members(one, inner);
+    }
+}
+
+static int members(const char *path)
+{
+    json_t *root = json_load_file(path, 0, NULL);
+    if (root)
+        print_members(root, "");
+    json_decref(root);
+    return root ? 0 : 1;
 }
 
 static int get(const char *path, char **keys, int n)
@@ -164,6 +192,8 @@ int main(int argc, char **argv)
         return set_values(argv[2], argv[3], argv[4], strtof(argv[5], NULL));
     if (argc >= 2 && !strcmp(argv[1], "object"))
         return one_object(stdin, argv + 2, argc - 2);
+    if (argc == 3 && !strcmp(argv[1], "members"))
+        return members(argv[2]);
     if (argc >= 3 && !strcmp(argv[1], "get"))
         return get(argv[2], argv + 3, argc - 3);
     if (argc >= 3 && !strcmp(argv[1], "without"))
