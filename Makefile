@@ -54,6 +54,12 @@ $(BUILD)/deps.stamp: Makefile
 	@touch $@
 deps: $(BUILD)/deps.stamp
 
+# ---- the commit that a program and its results carry; the file changes, and the program is made anew, only when the commit does ----
+COMMIT := $(shell [ -e .git ] && git describe --always --dirty --exclude '*' 2>/dev/null || echo unknown)
+NOTED  := $(shell mkdir -p $(BUILD) && { [ "$$(cat $(BUILD)/commit 2>/dev/null)" = "$(COMMIT)" ] || echo "$(COMMIT)" >$(BUILD)/commit; })
+$(BUILD)/obj/cli/main.o: $(BUILD)/commit
+$(BUILD)/obj/cli/main.o: KFLAGS = -DESPALIER_COMMIT='"$(COMMIT)"'
+
 # ---- building; flags of the kernel files are theirs alone ----
 # Encoding gives the same bytes everywhere: no product and sum become one operation.
 $(BUILD)/obj/core/kernel/dtype.o: KFLAGS = -fno-math-errno -fno-trapping-math -ffp-contract=off

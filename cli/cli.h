@@ -13,7 +13,7 @@
 #include "core/model/model.h"
 #include "core/model/save.h"
 
-#define ESPALIER_VERSION "0.1.0"
+#define ESPALIER_VERSION "0.1.0" /* see struct cli for the commit, which only main.c is built with */
 
 /* What every command gets and leaves. */
 struct cli {
@@ -22,6 +22,7 @@ struct cli {
     bool json, quiet; /* common options */
     bool checking;    /* the words are judged, nothing is done: a command returns once its options are found to be in order */
     struct progress progress;
+    const char *commit;  /* that the program was built from, "-dirty" behind it where files differed; "unknown" */
     const char *command; /* "eval ppl" */
     int argc;            /* the words after the command, for provenance */
     char **argv;

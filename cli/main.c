@@ -32,9 +32,9 @@ const struct command command_table[] = {
 static void print_help(FILE *out)
 {
     fprintf(out,
-            "espalier %s: prunes LLaMA-type language models in depth, retrains and evaluates them\n\n"
+            "espalier %s (commit %s): prunes LLaMA-type language models in depth, retrains and evaluates them\n\n"
             "usage: espalier COMMAND ... [--help]\n\n",
-            ESPALIER_VERSION);
+            ESPALIER_VERSION, ESPALIER_COMMIT);
     for (const struct command *c = command_table; c->name; c++)
         fprintf(out, "  %-14s %s\n", c->name, c->summary);
     fprintf(out, "\nMODEL is a Hugging Face folder, a .gguf or a .h5 file. `espalier COMMAND --help` lists a command's options.\n");
@@ -74,7 +74,8 @@ int command_check(const char *name, int argc, char **argv, struct err *err)
 int command_call(json_t **result, const struct cli *parent, const char *name, int argc, char **argv, struct err *err)
 {
     const struct command *c = named_command(name);
-    struct cli cli = {.command = c->name, .argc = argc, .argv = argv, .quiet = parent->quiet, .json = true};
+    struct cli cli = {
+        .command = c->name, .argc = argc, .argv = argv, .commit = parent->commit, .quiet = parent->quiet, .json = true};
     mem_peak_reset();
     int rc = c->run(&cli, err);
     *result = cli.result;
@@ -109,7 +110,7 @@ int main(int argc, char **argv)
     json_guard();
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a write error like any other */
     if (argc > 1 && (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version"))) {
-        printf("espalier %s\n", ESPALIER_VERSION);
+        printf("espalier %s (commit %s)\n", ESPALIER_VERSION, ESPALIER_COMMIT);
         return flush_output(&err) == 0 ? 0 : fail(&err);
     }
     if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "help") || !strcmp(argv[1], "-h")) {
@@ -122,7 +123,11 @@ int main(int argc, char **argv)
         err_usage(&err, "unknown command \"%s%s%s\"; `espalier --help` lists them", argv[1], two ? " " : "", two ? argv[2] : "");
         return fail(&err);
     }
-    struct cli cli = {.out = visible_open(stdout), .command = c->name, .argc = argc - 1 - n_words, .argv = argv + 1 + n_words};
+    struct cli cli = {.out = visible_open(stdout),
+                      .commit = ESPALIER_COMMIT,
+                      .command = c->name,
+                      .argc = argc - 1 - n_words,
+                      .argv = argv + 1 + n_words};
     int rc = cli.out ? c->run(&cli, &err) : err_set(&err, "out of memory");
     if (cli.out && fclose(cli.out) != 0 && rc == 0)
         rc = err_errno(&err, "standard output");
