@@ -110,14 +110,17 @@ static char *record_path(const struct rig *g, const char *name, struct err *err)
     return path_join(g->dir, file, err);
 }
 
-/* The record of that stage with these words, or NULL; one that cannot be read is made anew. */
+/* The record of that stage with these words, or NULL; one that cannot be read is made anew, which is said. */
 static json_t *on_record(const struct rig *g, const char *name, const char *const words[], bool measured)
 {
-    struct err none = {0};
-    char key[65], *path = record_path(g, name, &none);
-    json_t *record = path ? json_read(path, &none) : NULL;
+    struct err why = {0};
+    char key[65], *path = record_path(g, name, &why);
+    int there = path ? path_status(path, &why) : -1;
+    json_t *record = there > 0 ? json_read(path, &why) : NULL;
     const char *was = json_string_value(json_object_get(record, "key"));
-    bool same = was && stage_key(key, g, words, measured, &none) == 0 && !strcmp(was, key);
+    bool same = was && stage_key(key, g, words, measured, &why) == 0 && !strcmp(was, key);
+    if (why.code)
+        progress_say(&g->cli->progress, "%s; %s is measured again", why.msg, name);
     free(path);
     if (same)
         return record;

@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/base/file.h"
 #include "core/base/json.h"
@@ -64,7 +63,10 @@ int eval_tasks_open(struct eval_tasks *t, const struct task_words *w, struct err
         return -1;
     if (!w->data)
         return err_usage(err, "--data is missing: the folder where the files of the tasks are");
-    if (t->n > 1 && access(w->data, F_OK) == 0 && !path_is_dir(w->data))
+    int there = path_status(w->data, err);
+    if (there < 0)
+        return -1;
+    if (t->n > 1 && there && !path_is_dir(w->data))
         return err_usage(err, "--data %s: a folder was expected, as %lld tasks were asked for", w->data, (long long)t->n);
     t->published = tasks_average(t->averaged, t->task, t->n);
     for (int64_t i = 0; i < t->n; i++)

@@ -67,9 +67,8 @@ static int read_h5_rows(struct calibration *cal, const char *path, struct err *e
 {
     int64_t *ids = NULL, dims[4];
     int n_dims, rc = -1;
-    struct err first = {0};
-    if (h5_read_i64(&ids, dims, &n_dims, path, "ids", &first) != 0 &&
-        h5_read_i64(&ids, dims, &n_dims, path, "calibration/ids", err) != 0)
+    int top = h5_has(path, "ids", err);
+    if (top < 0 || h5_read_i64(&ids, dims, &n_dims, path, top ? "ids" : "calibration/ids", err) != 0)
         return -1;
     if (n_dims != 2 || dims[0] < 1 || dims[1] < 2) {
         err_set(err, "%s: token rows of shape [n, T] were expected", path);

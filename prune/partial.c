@@ -13,14 +13,17 @@ bool partial_due(const struct partial *p)
     return p && p->path && clock_seconds() - p->saved_at >= p->every;
 }
 
-/* Whether what has that name was begun by us; somebody else's file is neither replaced nor removed. */
-static bool ours(const char *path)
+/* Whether what has that name was begun by us (1 or 0); somebody else's file is neither replaced nor removed. */
+static int ours(const char *path, struct err *err)
 {
     char magic[sizeof MAGIC];
     FILE *f = fopen(path, "rb");
-    bool same = f && fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, MAGIC, sizeof magic) == 0;
-    if (f)
-        fclose(f);
+    if (!f)
+        return err_errno(err, "%s", path);
+    int same = fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, MAGIC, sizeof magic) == 0;
+    if (!same && ferror(f))
+        same = err_errno(err, "%s", path);
+    fclose(f);
     return same;
 }
 
@@ -29,10 +32,10 @@ int partial_save(struct partial *p, const struct segment *segments, int n, struc
     struct file_writer w;
     if (!p || !p->path)
         return 0;
-    int there = path_status(p->path, err);
-    if (there < 0)
+    int there = path_status(p->path, err), own = there > 0 ? ours(p->path, err) : there;
+    if (own < 0)
         return -1;
-    if (there && !ours(p->path))
+    if (there && !own)
         return err_set(err, "%s: is no partial result of this program's; move it away, its name is needed", p->path);
     if (file_writer_open(&w, p->path, err) != 0)
         return -1;
@@ -78,6 +81,7 @@ int partial_read(FILE *in, const struct partial *p, const struct segment *segmen
 
 void partial_remove(const struct partial *p)
 {
-    if (p && p->path && ours(p->path))
+    struct err unread = {0}; /* what cannot be told to be ours stays */
+    if (p && p->path && ours(p->path, &unread) == 1)
         unlink(p->path);
 }

@@ -166,11 +166,12 @@ done:
 /* A table [rows, *cols] that not every file has: NULL then. *cols of 0 takes what is there. */
 static int read_optional(double **out, int64_t rows, int64_t *cols, const char *path, const char *name, struct err *err)
 {
-    struct err none = {0};
     int64_t dims[H5_MAX_DIMS];
-    int n_dims;
-    if (h5_read_f64(out, dims, &n_dims, path, name, &none) != 0)
-        return 0;
+    int n_dims, there = h5_has(path, name, err);
+    if (there <= 0)
+        return there;
+    if (h5_read_f64(out, dims, &n_dims, path, name, err) != 0)
+        return -1;
     if (n_dims != 2 || dims[0] != rows || dims[1] < 1 || (*cols && dims[1] != *cols))
         return err_set(err, "%s: dataset %s: its size does not fit the other ones", path, name);
     *cols = dims[1];
@@ -179,7 +180,6 @@ static int read_optional(double **out, int64_t rows, int64_t *cols, const char *
 
 int scores_read_h5(struct scores *s, const char *path, struct err *err)
 {
-    struct err absent = {0};
     char *criterion = NULL, *hash = NULL, *fingerprint = NULL;
     double model_blocks;
     int rc = -1;
@@ -195,7 +195,10 @@ int scores_read_h5(struct scores *s, const char *path, struct err *err)
     s->model_blocks = (int64_t)model_blocks;
     snprintf(s->criterion, sizeof s->criterion, "%s", criterion);
     snprintf(s->model_hash, sizeof s->model_hash, "%s", hash);
-    if (h5_read_attr_string(&fingerprint, path, "/", "model_fingerprint", &absent) == 0)
+    int known = h5_has_attr(path, "model_fingerprint", err); /* not in files of earlier versions */
+    if (known < 0 || (known && h5_read_attr_string(&fingerprint, path, "/", "model_fingerprint", err) != 0))
+        goto done;
+    if (known)
         snprintf(s->fingerprint, sizeof s->fingerprint, "%s", fingerprint);
     rc = read_optional(&s->row_nll, s->n, &s->samples, path, "row_nll", err) == 0
              ? read_optional(&s->distance, s->n + 1, &(int64_t){s->n}, path, "windows/distance", err)

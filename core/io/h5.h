@@ -44,9 +44,13 @@ int h5_attr_json(struct h5_writer *w, const json_t *object, struct err *err);
 
 /* ---- reading ---- */
 
+/* Whether the object "group/name" is there, or the root has the attribute: 1, or 0; -1 and an error where that cannot be told. */
+int h5_has(const char *path, const char *name, struct err *err);
+int h5_has_attr(const char *path, const char *name, struct err *err);
+
 /* A whole dataset. *data is malloc'ed (never NULL on success) and holds the product of dims[0 .. *n_dims - 1] numbers,
- * row-major; the rest of dims is 1. On failure *data is NULL. Rejected: more than H5_MAX_DIMS dims, more than 2^28 elements,
- * data that lives in other files, and, by h5_read_i64, values that are not whole or do not fit. */
+ * row-major; the rest of dims is 1. On failure *data is NULL. Rejected: more than H5_MAX_DIMS dims, more than 2^28 elements
+ * or than a file of that size can hold packed, data that lives in other files, and, by h5_read_i64, values that are not whole or do not fit. */
 int h5_read_f64(double **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err);
 int h5_read_i64(int64_t **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err);
 

@@ -368,6 +368,7 @@ static int read_all(void *arg, struct err *err)
     struct reading *r = arg;
     struct quiet q = h5_quiet_begin();
     int rc = -1;
+    htri_t has_files;
     hsize_t userblock = 0;
     hid_t file = h5_open_file(r->file, err), creation = H5I_INVALID_HID;
     if (file < 0)
@@ -377,7 +378,11 @@ static int read_all(void *arg, struct err *err)
     r->s->files = arena_alloc(&r->s->arena, MAX_FILES, sizeof *r->s->files, err);
     if (!r->s->files || check_format(r, err) != 0 || each_dataset(r, file, "tensors", MAX_LINKS, read_tensor, err) != 0)
         goto done;
-    rc = H5Lexists(file, "files", H5P_DEFAULT) > 0 ? each_dataset(r, file, "files", MAX_FILES, read_file, err) : 0;
+    has_files = H5Lexists(file, "files", H5P_DEFAULT);
+    if (has_files < 0)
+        h5_fail(err, r->file, "files", "cannot tell whether it is there");
+    else
+        rc = has_files ? each_dataset(r, file, "files", MAX_FILES, read_file, err) : 0;
 done:
     h5_release(creation);
     h5_release(file);

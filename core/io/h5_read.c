@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/base/file.h"
 #include "core/base/mem.h"
 #include "core/io/h5_impl.h"
 
@@ -148,6 +149,7 @@ static int read_dataset(union number **data, int64_t dims[H5_MAX_DIMS], int *n_d
 {
     hid_t access = H5I_INVALID_HID, set = H5I_INVALID_HID, space = H5I_INVALID_HID;
     hsize_t n;
+    struct stat st;
     int rc = -1;
     *data = NULL;
     hid_t file = h5_open_file(path, err);
@@ -160,6 +162,15 @@ static int read_dataset(union number **data, int64_t dims[H5_MAX_DIMS], int *n_d
     }
     if (check_dataset(set, path, name, err) != 0 || read_shape(dims, n_dims, &n, space, path, name, err) != 0)
         goto done;
+    if (stat(path, &st) != 0) {
+        err_errno(err, "%s", path);
+        goto done;
+    }
+    if (n > inflated_limit((size_t)st.st_size) / sizeof **data) { /* what is packed unpacks to so much, and the shape is only said */
+        err_set(err, "%s: \"%s\": %llu numbers are said to be in a file of %lld bytes", path, name, (unsigned long long)n,
+                (long long)st.st_size);
+        goto done;
+    }
     *data = mem_alloc(n, sizeof **data, err);
     if (!*data || (n > 0 && read_values(*data, n, set, whole, path, name, err) != 0))
         goto done;
@@ -240,17 +251,43 @@ done:
     return rc;
 }
 
+/* Whether the file has the object "group/.../name", link by link, as the library wants it asked; or its root has the attribute. */
+static int look_up(bool *found, const char *path, const char *name, bool attr, struct err *err)
+{
+    hid_t file = h5_open_file(path, err);
+    char *part = file >= 0 ? strdup(name) : NULL;
+    if (file >= 0 && !part)
+        err_set(err, "out of memory");
+    htri_t there = part ? 1 : -1;
+    if (part && attr)
+        there = H5Aexists(file, name);
+    for (char *slash = part; part && !attr && there > 0 && slash;) {
+        if ((slash = strchr(slash, '/')))
+            *slash = 0;
+        there = H5Lexists(file, part, H5P_DEFAULT);
+        if (slash)
+            *slash++ = '/';
+    }
+    if (part && there < 0)
+        h5_fail(err, path, name, "cannot tell whether it is there");
+    *found = there > 0;
+    free(part);
+    h5_release(file);
+    return there < 0 ? -1 : 0;
+}
+
 /* ---- reading from a library that may crash ---- */
 
 /* One read, with the places for what it finds. */
 struct reading {
-    enum { READ_FLOATS, READ_WHOLE, READ_TEXT, READ_NUMBER } kind;
+    enum { READ_FLOATS, READ_WHOLE, READ_TEXT, READ_NUMBER, FIND_OBJECT, FIND_ATTR } kind;
     const char *path, *object, *name;
     union number *data;
     int64_t *dims;
     int *n_dims;
     char *text;
     double number;
+    bool found;
 };
 
 static int perform(void *reading, struct err *err)
@@ -258,6 +295,8 @@ static int perform(void *reading, struct err *err)
     struct reading *r = reading;
     struct quiet q = h5_quiet_begin();
     bool text = r->kind == READ_TEXT;
+    if (r->kind == FIND_OBJECT || r->kind == FIND_ATTR)
+        return h5_quiet_end(q, look_up(&r->found, r->path, r->name, r->kind == FIND_ATTR, err));
     return h5_quiet_end(q, text || r->kind == READ_NUMBER
                                ? read_attr(text ? &r->text : NULL, &r->number, r->path, r->object, r->name, err)
                                : read_dataset(&r->data, r->dims, r->n_dims, r->path, r->name, r->kind == READ_WHOLE, err));
@@ -322,6 +361,18 @@ int h5_guard(int (*read_it)(void *arg, struct err *err), void *arg, const char *
 static int read_guarded(struct reading *r, struct err *err)
 {
     return h5_guard(perform, r, r->path, r->name, err);
+}
+
+int h5_has(const char *path, const char *name, struct err *err)
+{
+    struct reading r = {.kind = FIND_OBJECT, .path = path, .name = name};
+    return read_guarded(&r, err) == 0 ? r.found : -1;
+}
+
+int h5_has_attr(const char *path, const char *name, struct err *err)
+{
+    struct reading r = {.kind = FIND_ATTR, .path = path, .name = name};
+    return read_guarded(&r, err) == 0 ? r.found : -1;
 }
 
 int h5_read_f64(double **data, int64_t dims[H5_MAX_DIMS], int *n_dims, const char *path, const char *name, struct err *err)

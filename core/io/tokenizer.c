@@ -81,14 +81,16 @@ done:
     return found;
 }
 
-static bool begins_with(const char *path, const char *magic, size_t n)
+/* The first bytes of a file, zeros where it has fewer. */
+static int read_magic(char magic[4], const char *path, struct err *err)
 {
-    char got[8] = {0};
+    memset(magic, 0, 4);
     FILE *f = fopen(path, "rb");
-    bool same = f && fread(got, 1, n, f) == n && !memcmp(got, magic, n);
-    if (f)
-        fclose(f);
-    return same;
+    if (!f)
+        return err_errno(err, "%s", path);
+    int rc = fread(magic, 1, 4, f) == 4 || !ferror(f) ? 0 : err_errno(err, "%s", path);
+    fclose(f);
+    return rc;
 }
 
 /* Takes over the files that lie inside of an HDF5 model. */
@@ -142,6 +144,7 @@ static int open_file(struct tokenizer *t, const char *path, bool legacy, struct 
         const char *suffix;
         int (*read)(struct tokenizer *t, const char *path, struct err *err);
     } readers[] = {{".json", tokenizer_from_json}, {".model", tokenizer_from_spm}, {".gguf", tokenizer_from_gguf}};
+    char magic[4];
     int there = path_status(path, err);
     if (there < 0)
         return -1;
@@ -154,8 +157,10 @@ static int open_file(struct tokenizer *t, const char *path, bool legacy, struct 
         free(file);
         return rc;
     }
-    bool gguf = begins_with(path, "GGUF", 4); /* a model not yet under its final name has no such ending */
-    if (path_has_suffix(path, ".h5") || begins_with(path, "\x89HDF", 4))
+    if (read_magic(magic, path, err) != 0)
+        return -1;
+    bool gguf = !memcmp(magic, "GGUF", 4); /* a model not yet under its final name has no such ending */
+    if (path_has_suffix(path, ".h5") || !memcmp(magic, "\x89HDF", 4))
         return open_inside(t, path, legacy, err);
     for (size_t i = 0; i < sizeof readers / sizeof *readers; i++)
         if (path_has_suffix(path, readers[i].suffix) || (gguf && readers[i].read == tokenizer_from_gguf))

@@ -384,6 +384,12 @@ static void test_refused(void **state)
     H5Dclose(H5Dcreate2(f, "bomb", H5T_IEEE_F64LE, space, H5P_DEFAULT, p, H5P_DEFAULT));
     H5Pclose(p);
     H5Sclose(space);
+    p = H5Pcreate(H5P_DATASET_CREATE);
+    space = H5Screate_simple(1, (hsize_t[]){1 << 27}, NULL); /* few enough elements, and more than so small a file can hold */
+    H5Pset_chunk(p, 1, (hsize_t[]){1024});
+    H5Dclose(H5Dcreate2(f, "roomy", H5T_IEEE_F64LE, space, H5P_DEFAULT, p, H5P_DEFAULT));
+    H5Pclose(p);
+    H5Sclose(space);
     space = H5Screate_simple(5, (hsize_t[]){1, 1, 1, 1, 1}, NULL);
     H5Dclose(H5Dcreate2(f, "deep", H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     H5Sclose(space);
@@ -400,6 +406,7 @@ static void test_refused(void **state)
     refused(s->file, "link", "a dataset was expected");
     refused(s->file, "outside", "other files");
     refused(s->file, "bomb", "elements");
+    refused(s->file, "roomy", "are said to be in a file of");
     refused(s->file, "deep", "found 5");
     refused(s->file, "text", "another type");
     check_attr(s->file, "/", "fixed", "abcdef");
