@@ -8,7 +8,6 @@
 #include "core/base/dir.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
-#include "core/base/nearest.h"
 #include "core/base/place.h"
 #include "core/base/record.h"
 
@@ -255,11 +254,6 @@ done:
 
 /* ---- the stages ---- */
 
-static const json_t *section(const struct experiment *e, const char *name)
-{
-    return json_object_get(e->config, name);
-}
-
 /* Notes that a stage begins with these words. *resume: it was begun with the same ones before, and left `state` to go on from. */
 static int mark_begun(bool *resume, const struct experiment *e, const char *command, const struct words *w, const char *state,
                       struct err *err)
@@ -296,7 +290,7 @@ static int begin_with_model(struct experiment *e, const char *model, struct err 
 
 static int run_score(struct experiment *e, const char *model, struct err *err)
 {
-    const char *criterion = json_string_value(json_object_get(section(e, "score"), "criterion"));
+    const char *criterion = json_string_value(json_object_get(experiment_section(e, "score"), "criterion"));
     struct words w = {0};
     bool resume;
     char *out = in_out(e, "scores.json", err), *copy = in_out(e, "scores.h5", err), *state = in_out(e, "scores.json.partial", err);
@@ -305,7 +299,7 @@ static int run_score(struct experiment *e, const char *model, struct err *err)
         err_set(err, "%s: \"score\": one criterion was expected, \"%s\" found", e->config_path, criterion);
         goto done;
     }
-    if (out && copy && state && word(&w, model, err) == 0 && options_of(&w, e, "score", section(e, "score"), NULL, err) == 0 &&
+    if (out && copy && state && word(&w, model, err) == 0 && options_of(&w, e, "score", experiment_section(e, "score"), NULL, err) == 0 &&
         option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0 &&
         mark_begun(&resume, e, "score", &w, state, err) == 0)
         rc = stage(&e->score, e, "score", "score", &w, out, resume ? "resume" : NULL, err);
@@ -321,7 +315,7 @@ static int run_prune(struct experiment *e, const char *model, const char *pruned
 {
     struct words w = {0};
     char *scores = in_out(e, "scores.json", err);
-    int rc = scores && word(&w, model, err) == 0 && options_of(&w, e, "prune", section(e, "prune"), NULL, err) == 0 &&
+    int rc = scores && word(&w, model, err) == 0 && options_of(&w, e, "prune", experiment_section(e, "prune"), NULL, err) == 0 &&
                      option(&w, "scores", scores, err) == 0 && option(&w, "out", pruned, err) == 0
                  ? stage(&e->prune, e, "prune", "prune", &w, pruned, "force", err)
                  : -1;
@@ -335,7 +329,7 @@ static int run_train(struct experiment *e, const char *pruned, const char *adapt
     struct words w = {0};
     bool resume;
     char *state = path_join(adapter, "checkpoint.safetensors", err);
-    int rc = state && word(&w, pruned, err) == 0 && options_of(&w, e, "train", section(e, "train"), NULL, err) == 0 &&
+    int rc = state && word(&w, pruned, err) == 0 && options_of(&w, e, "train", experiment_section(e, "train"), NULL, err) == 0 &&
                      option(&w, "out", adapter, err) == 0 && mark_begun(&resume, e, "train", &w, state, err) == 0
                  ? stage(&e->train, e, "train", "train", &w, adapter, resume ? "resume" : "force", err)
                  : -1;
@@ -349,7 +343,7 @@ static int run_merge(struct experiment *e, const char *pruned, const char *adapt
     struct words w = {0};
     json_t *result = NULL;
     int rc = word(&w, pruned, err) == 0 && option(&w, "adapter", adapter, err) == 0 &&
-                     options_of(&w, e, "merge", section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
+                     options_of(&w, e, "merge", experiment_section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
                  ? stage(&result, e, "merge", "merge", &w, merged, "force", err)
                  : -1;
     words_free(&w);
@@ -361,8 +355,8 @@ static int run_merge(struct experiment *e, const char *pruned, const char *adapt
 static int run_evaluation(struct experiment *e, enum which_model which, const char *model, const char *speed_model,
                           const char *speed_drop, struct err *err)
 {
-    const json_t *eval = section(e, "eval"), *texts = json_object_get(eval, "texts"), *speed = json_object_get(eval, "speed");
-    const json_t *generate = section(e, "generate"), *prompts = json_object_get(generate, "prompts");
+    const json_t *eval = experiment_section(e, "eval"), *texts = json_object_get(eval, "texts"), *speed = json_object_get(eval, "speed");
+    const json_t *generate = experiment_section(e, "generate"), *prompts = json_object_get(generate, "prompts");
     struct words w = {0};
     char name[64];
     snprintf(name, sizeof name, "inspect-%s", model_names[which]);
@@ -446,81 +440,10 @@ done:
     return rc;
 }
 
-/* Members of the object `where` (NULL: the whole configuration) that nobody reads are mistakes. */
-static int check_members(const struct experiment *e, const char *where, const json_t *obj, const char *const known[], size_t n,
-                         struct err *err)
-{
-    const char *name, *meant;
-    json_t *v;
-    json_object_foreach((json_t *)obj, name, v) {
-        size_t k = 0;
-        while (k < n && strcmp(name, known[k]))
-            k++;
-        if (k < n)
-            continue;
-        meant = nearest_name(name, known, n);
-        return err_set(err, "%s: %s%sunknown %s \"%s\"%s%s%s", e->config_path, where ? where : "", where ? ": " : "",
-                       where ? "key" : "section", name, meant ? "; is \"" : "", meant ? meant : "", meant ? "\" meant?" : "");
-    }
-    return 0;
-}
-
-static int check_object(const struct experiment *e, const char *where, const json_t *v, struct err *err)
-{
-    return !v || json_is_object(v) ? 0 : err_set(err, "%s: \"%s\": an object was expected", e->config_path, where);
-}
-
-static int check_texts(struct experiment *e, struct err *err)
-{
-    const json_t *texts = json_object_get(section(e, "eval"), "texts");
-    size_t i;
-    json_t *v;
-    e->n_texts = (int64_t)json_array_size(texts);
-    if (e->n_texts < 1 || e->n_texts > MAX_TEXTS)
-        return err_set(err, "%s: eval: an array \"texts\" of 1 to %d texts to measure perplexity on was expected", e->config_path,
-                       MAX_TEXTS);
-    json_array_foreach(texts, i, v)
-        if (!json_is_object(v) || !json_is_string(json_object_get(v, "text")) ||
-            (json_object_get(v, "name") && !json_is_string(json_object_get(v, "name"))))
-            return err_set(err, "%s: eval.texts[%zu]: an object with the strings \"text\" (a file) and \"name\" was expected",
-                           e->config_path, i);
-    return 0;
-}
-
-static int check_prompts(struct experiment *e, struct err *err)
-{
-    const json_t *prompts = json_object_get(section(e, "generate"), "prompts");
-    size_t i;
-    json_t *v;
-    e->n_prompts = (int64_t)json_array_size(prompts);
-    bool wanted = json_object_size(section(e, "generate")) > 0;
-    if ((wanted && e->n_prompts < 1) || e->n_prompts > MAX_PROMPTS)
-        return err_set(err, "%s: generate: an array \"prompts\" of 1 to %d strings was expected", e->config_path, MAX_PROMPTS);
-    json_array_foreach(prompts, i, v)
-        if (!json_is_string(v))
-            return err_set(err, "%s: generate: \"prompts\": strings were expected", e->config_path);
-    return 0;
-}
-
-/* The whole configuration, before anything runs: its sections and keys here, the options by the commands that they are for. */
+/* The whole configuration, before anything runs: its sections and keys, then the options by the commands that they are for. */
 static int check_config(struct experiment *e, struct err *err)
 {
-    static const char *const sections[] = {"title", "model", "score", "prune", "train", "merge", "eval", "generate"};
-    static const char *const of_eval[] = {"texts", "speed"};
-    enum { N_SECTIONS = sizeof sections / sizeof *sections, FIRST_OBJECT = 2 };
-    if (!json_is_object(e->config))
-        return err_set(err, "%s: a JSON object was expected", e->config_path);
-    if (check_members(e, NULL, e->config, sections, N_SECTIONS, err) != 0)
-        return -1;
-    for (int i = 0; i < N_SECTIONS; i++) {
-        const json_t *v = section(e, sections[i]);
-        if (i >= FIRST_OBJECT ? check_object(e, sections[i], v, err) != 0 : v && !json_is_string(v))
-            return err_set(err, "%s: \"%s\": a string was expected", e->config_path, sections[i]);
-    }
-    const json_t *eval = section(e, "eval");
-    if (check_members(e, "eval", eval, of_eval, sizeof of_eval / sizeof *of_eval, err) != 0 ||
-        check_object(e, "eval.speed", json_object_get(eval, "speed"), err) != 0 || check_texts(e, err) != 0 ||
-        check_prompts(e, err) != 0)
+    if (experiment_check_config(e, err) != 0)
         return -1;
     e->checking = true;
     int rc = run_stages(e, err);

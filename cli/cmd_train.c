@@ -216,6 +216,55 @@ static json_t *describe_work(const struct session *s, const struct instructions 
     return NULL;
 }
 
+/* An adapter to begin from brings its own rank, alpha and targets. */
+static int put_adapters_own(json_t *options, const struct lora_set *l)
+{
+    char targets[80] = "";
+    size_t n = 0;
+    for (int p = 0; p < PROJ_COUNT; p++) {
+        const char *name = strchr(proj_names[p], '.') + 1; /* "q_proj", which the option calls "q" */
+        if (l->target[p])
+            n += (size_t)snprintf(targets + n, sizeof targets - n, "%s%.*s", n ? "," : "", (int)strcspn(name, "_"), name);
+    }
+    json_t *own = json_pack("{sI sf ss}", "rank", (json_int_t)l->rank, "alpha", l->alpha, "targets", targets);
+    return own && json_object_update_new(options, own) == 0 ? 0 : -1;
+}
+
+/* What the result and its curves say beside session_facts: every option in effect, also those that nobody gave, and what was
+ * trained on. A new object; NULL and an error. */
+static json_t *describe_training(const struct lora_set *l, const struct instructions *train, const struct instructions *eval,
+                                 const struct train_args *a, const struct train_options *t, const struct opt *own,
+                                 const struct common *o, struct err *err)
+{
+    const char *const skip[] = {"resume", "force", t->steps > 0 ? "epochs" : "steps", NULL};
+    char sha256[65];
+    json_t *options = json_object(), *facts = NULL;
+    if (file_sha256(sha256, a->data ? a->data : a->rows, err) != 0)
+        goto done;
+    if (opt_describe(options, own, skip) == 0 && (!a->init || put_adapters_own(options, l) == 0) &&
+        json_object_set_new(options, "seed", json_integer(o->seed)) == 0 &&
+        json_object_set_new(options, "compute", json_string(o->compute)) == 0 &&
+        json_object_set_new(options, "drop", o->drop ? json_string(o->drop) : json_null()) == 0)
+        facts = json_pack("{sO ss sI sI sI}", "options", options, "data_sha256", sha256, "rows_used", (json_int_t)train->n,
+                          "rows_set_aside", (json_int_t)eval->n, "rows_left_out", (json_int_t)train->skipped);
+    if (!facts)
+        err_set(err, "out of memory");
+done:
+    json_decref(options);
+    return facts;
+}
+
+/* session_facts with those of the training: for its curves before it, for its result after it. */
+static json_t *all_facts(const struct session *s, const struct cli *cli, const struct common *o, json_t *training, struct err *err)
+{
+    json_t *facts = session_facts(s, cli, o);
+    if (facts && json_object_update(facts, training) == 0)
+        return facts;
+    json_decref(facts);
+    err_set(err, "out of memory");
+    return NULL;
+}
+
 /* Reads the rows, makes the adapter and the folder, and trains. */
 static int train_model(struct cli *cli, const struct opt_words *words, const struct opt *own, const struct train_args *a,
                        struct train_options *t, const struct common *o, struct err *err)
@@ -225,33 +274,38 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
     struct instructions train = {0}, eval = {0};
     struct train_result r = {0};
     const char *file = a->data ? a->data : a->rows;
-    json_t *work = NULL;
+    json_t *work = NULL, *training = NULL;
     int there = path_status(a->out, err), rc = -1;
     if (there < 0 || session_open(&s, o, words->word[0], a->data ? NEEDS_TOKENIZER : 0, err) != 0)
         return -1;
     if ((a->data ? instructions_read(&train, a->data, s.t, t->cutoff, a->train_on_inputs, err)
                  : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
         split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, err) != 0 ||
-        prepare_folder(a, &t->resume, &cli->progress, err) != 0 || !(work = describe_work(&s, &train, &eval, a, own, o, err)))
+        prepare_folder(a, &t->resume, &cli->progress, err) != 0 || !(work = describe_work(&s, &train, &eval, a, own, o, err)) ||
+        !(training = describe_training(&l, &train, &eval, a, t, own, o, err)))
         goto done;
     t->work = work;
     if (train.skipped > 0)
         progress_say(&cli->progress, "%s: %lld rows left out, nothing to learn in their first %lld tokens", file,
                      (long long)train.skipped, (long long)t->cutoff);
-    json_t *facts = session_facts(&s, cli, o);
-    rc = train_lora(&r, &l, &s.m, &s.c, &train, &eval, t, a->out, facts, &cli->progress, err);
+    json_t *facts = all_facts(&s, cli, o, training, err);
+    rc = !facts ? -1 : train_lora(&r, &l, &s.m, &s.c, &train, &eval, t, a->out, facts, &cli->progress, err);
     json_decref(facts);
     if (rc != 0) {
         if (!there)
             rmdir(a->out); /* where nothing was begun; what is in it stays */
         goto done;
     }
-    cli->result = session_facts(&s, cli, o);
+    if (!(cli->result = all_facts(&s, cli, o, training, err))) {
+        rc = -1;
+        goto done;
+    }
     warn_of_skipped(&r, file, train.skipped);
     report(cli, &r, &l, a->out);
 done:
     json_decref(r.warnings);
     json_decref(work);
+    json_decref(training);
     instructions_free(&train);
     instructions_free(&eval);
     lora_free(&l);

@@ -43,8 +43,39 @@ static int write_json(const struct experiment *e, const char *path, struct err *
     return rc;
 }
 
+/* Sets what of `from` is there of the members named in `names` (closed by NULL). */
+static int take(json_t *to, const json_t *from, const char *const names[])
+{
+    for (int i = 0; names[i]; i++) {
+        json_t *v = json_object_get(from, names[i]);
+        if (v && json_object_set(to, names[i], v) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* "intact/texts/0": the perplexity of one model on one text, with what the stage that measured it says of it. */
+static int put_text(struct h5_writer *w, const struct experiment *e, int m, int64_t i, struct err *err)
+{
+    static const char *const names[] = {"protocol",       "bos",          "text",        "text_sha256", "tokens_scored",
+                                        "windows",        "wall_seconds", "model",       "model_hash",  "model_fingerprint",
+                                        "peak_rss_bytes", "compute",      "options",     NULL};
+    const char *called = experiment_text_name(e, i);
+    double ppl = number(e->ppl[m][i], "ppl");
+    char name[64];
+    json_t *about = json_object();
+    snprintf(name, sizeof name, "%s/texts/%lld", model_names[m], (long long)i);
+    bool whole = about && json_object_set_new(about, "name", json_text(called)) == 0 && take(about, e->ppl[m][i], names) == 0;
+    int rc = whole ? h5_put_f64(w, name, &ppl, NULL, 0, err) : err_set(err, "out of memory");
+    if (rc == 0)
+        rc = h5_attr_json_at(w, name, about, err);
+    json_decref(about);
+    return rc;
+}
+
 static int put_model(struct h5_writer *w, const struct experiment *e, int m, struct err *err)
 {
+    static const char *const names[] = {"model", "model_hash", "model_fingerprint", "n_blocks", NULL};
     double ppl[MAX_TEXTS], nll[MAX_TEXTS], speed = number(e->speed[m], "decode_tok_s");
     int64_t scored[MAX_TEXTS], params = json_integer_value(json_object_get(e->inspect[m], "n_params"));
     char name[64];
@@ -52,6 +83,8 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
         ppl[i] = number(e->ppl[m][i], "ppl");
         nll[i] = number(e->ppl[m][i], "nll");
         scored[i] = json_integer_value(json_object_get(e->ppl[m][i], "tokens_scored"));
+        if (put_text(w, e, m, i, err) != 0)
+            return -1;
     }
     struct {
         const char *name;
@@ -71,21 +104,46 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
                        : h5_put_i64(w, name, sets[k].i, &e->n_texts, sets[k].n_dims, err)) != 0)
             return -1;
     }
-    return 0;
+    json_t *about = json_object();
+    int rc = about && take(about, e->inspect[m], names) == 0 ? h5_attr_json_at(w, model_names[m], about, err)
+                                                              : err_set(err, "out of memory");
+    json_decref(about);
+    return rc;
+}
+
+/* What the whole file is of: the run, not one of its stages. A new object; NULL and an error. */
+static json_t *describe_run(const struct experiment *e, struct err *err)
+{
+    static const char *const of_model[] = {"program_version", "model", "model_hash", "model_fingerprint", NULL};
+    static const char *const of_pruning[] = {"dropped", NULL}, *const of_config[] = {"title", NULL};
+    char sha256[65];
+    if (file_sha256(sha256, e->config_path, err) != 0)
+        return NULL;
+    json_t *o = json_pack("{ss so ss}", "command", "run", "config", json_text(e->config_path),
+                          "config_sha256", sha256);
+    if (o && take(o, e->score, of_model) == 0 && take(o, e->prune, of_pruning) == 0 && take(o, e->config, of_config) == 0)
+        return o;
+    json_decref(o);
+    err_set(err, "out of memory");
+    return NULL;
 }
 
 static int write_h5(const struct experiment *e, const char *path, struct err *err)
 {
     struct h5_writer w;
     const char *texts[MAX_TEXTS];
+    json_t *about = describe_run(e, err);
     for (int64_t i = 0; i < e->n_texts; i++)
         texts[i] = experiment_text_name(e, i);
-    if (h5_writer_open(&w, path, err) != 0)
+    if (!about || h5_writer_open(&w, path, err) != 0) {
+        json_decref(about);
         return -1;
+    }
     int rc = h5_put_strings(&w, "texts", texts, e->n_texts, err) == 0 &&
-                     h5_put_strings(&w, "models", model_names, N_MODELS, err) == 0 && h5_attr_json(&w, e->prune, err) == 0
+                     h5_put_strings(&w, "models", model_names, N_MODELS, err) == 0 && h5_attr_json(&w, about, err) == 0
                  ? 0
                  : -1;
+    json_decref(about);
     for (int m = 0; m < N_MODELS && rc == 0; m++)
         rc = put_model(&w, e, m, err);
     if (rc == 0)

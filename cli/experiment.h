@@ -27,6 +27,12 @@ struct experiment {
     json_t *sample[N_MODELS][MAX_PROMPTS];
 };
 
+/* A section of the configuration, or NULL. */
+const json_t *experiment_section(const struct experiment *e, const char *name);
+
+/* Sections and keys that nobody reads are errors; counts texts and prompts. The options in them are not looked at. */
+int experiment_check_config(struct experiment *e, struct err *err);
+
 /* What text i is called. */
 const char *experiment_text_name(const struct experiment *e, int64_t i);
 

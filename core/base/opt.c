@@ -131,8 +131,8 @@ int opt_parse(struct opt_words *words, const struct opt *const tables[], int n_t
 static json_t *value_of(const struct opt *o)
 {
     switch (o->kind) {
-    case OPT_FLAG:
-    case OPT_NO: return json_boolean(*(bool *)o->target);
+    case OPT_FLAG: return json_boolean(*(bool *)o->target);
+    case OPT_NO: return json_boolean(!*(bool *)o->target); /* "no-shuffle": true where it was said */
     case OPT_INT: return json_integer(*(int64_t *)o->target);
     case OPT_REAL: return json_real(*(double *)o->target);
     case OPT_STRING: {

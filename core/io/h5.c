@@ -311,54 +311,59 @@ int h5_attr_f64(struct h5_writer *w, const char *object, const char *name, doubl
 }
 
 /* HDF5 has no boolean; h5py reads this enumeration as one. */
-static int put_attr_bool(struct h5_writer *w, const char *name, bool value, struct err *err)
+static int put_attr_bool(struct h5_writer *w, const char *object, const char *name, bool value, struct err *err)
 {
     struct quiet q = h5_quiet_begin();
     int8_t no = 0, yes = 1, v = value;
     hid_t type = H5Tenum_create(H5T_STD_I8LE);
     int rc = type < 0 || H5Tenum_insert(type, "FALSE", &no) < 0 || H5Tenum_insert(type, "TRUE", &yes) < 0
                  ? h5_fail(err, w->out.path, name, "cannot describe the boolean")
-                 : put_attr(w, "/", name, type, type, &v, err);
+                 : put_attr(w, object, name, type, type, &v, err);
     h5_release(type);
     return h5_quiet_end(q, rc);
 }
 
-static int put_attr_text(struct h5_writer *w, const char *name, const json_t *value, struct err *err)
+static int put_attr_text(struct h5_writer *w, const char *object, const char *name, const json_t *value, struct err *err)
 {
     char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
     if (!text)
         return err_set(err, "%s: \"%s\": cannot be written as JSON", w->out.path, name);
-    int rc = h5_attr_string(w, "/", name, text, err);
+    int rc = h5_attr_string(w, object, name, text, err);
     free(text);
     return rc;
 }
 
-int h5_attr_json(struct h5_writer *w, const json_t *object, struct err *err)
+int h5_attr_json_at(struct h5_writer *w, const char *object, const json_t *members, struct err *err)
 {
     if (json_failed())
         return err_set(err, "%s: out of memory", w->out.path);
-    if (!json_is_object(object))
+    if (!json_is_object(members))
         return err_set(err, "%s: a JSON object was expected for the attributes", w->out.path);
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)object, key, v) { /* the macro only reads */
+    json_object_foreach((json_t *)members, key, v) { /* the macro only reads */
         int rc = 0;
         switch (json_typeof(v)) {
         case JSON_STRING:
             if (strlen(json_string_value(v)) != json_string_length(v))
                 return err_set(err, "%s: \"%s\": the text holds a NUL", w->out.path, key);
-            rc = h5_attr_string(w, "/", key, json_string_value(v), err);
+            rc = h5_attr_string(w, object, key, json_string_value(v), err);
             break;
-        case JSON_INTEGER: rc = h5_attr_i64(w, "/", key, json_integer_value(v), err); break;
-        case JSON_REAL: rc = h5_attr_f64(w, "/", key, json_real_value(v), err); break;
+        case JSON_INTEGER: rc = h5_attr_i64(w, object, key, json_integer_value(v), err); break;
+        case JSON_REAL: rc = h5_attr_f64(w, object, key, json_real_value(v), err); break;
         case JSON_TRUE:
-        case JSON_FALSE: rc = put_attr_bool(w, key, json_is_true(v), err); break;
+        case JSON_FALSE: rc = put_attr_bool(w, object, key, json_is_true(v), err); break;
         case JSON_ARRAY:
-        case JSON_OBJECT: rc = put_attr_text(w, key, v, err); break;
+        case JSON_OBJECT: rc = put_attr_text(w, object, key, v, err); break;
         case JSON_NULL: break;
         }
         if (rc != 0)
             return rc;
     }
     return 0;
+}
+
+int h5_attr_json(struct h5_writer *w, const json_t *members, struct err *err)
+{
+    return h5_attr_json_at(w, "/", members, err);
 }

@@ -38,9 +38,10 @@ int h5_attr_string(struct h5_writer *w, const char *object, const char *name, co
 int h5_attr_i64(struct h5_writer *w, const char *object, const char *name, int64_t value, struct err *err);
 int h5_attr_f64(struct h5_writer *w, const char *object, const char *name, double value, struct err *err);
 
-/* Each member of a JSON object as an attribute of the root: strings, integers and reals as such, true and false as the
- * boolean enumeration of h5py, arrays and objects as compact JSON text. Null members are left out. */
-int h5_attr_json(struct h5_writer *w, const json_t *object, struct err *err);
+/* Each member of a JSON object as an attribute of the root, or of a group or dataset: strings, integers and reals as such, true
+ * and false as the boolean enumeration of h5py, arrays and objects as compact JSON text. Null members are left out. */
+int h5_attr_json(struct h5_writer *w, const json_t *members, struct err *err);
+int h5_attr_json_at(struct h5_writer *w, const char *object, const json_t *members, struct err *err);
 
 /* ---- reading ---- */
 

@@ -7,7 +7,8 @@
  *   test_tool get FILE KEY ...            prints a member of a member ... of a JSON file
  *   test_tool without FILE KEY ...        prints a JSON file without these members
  *   test_tool reals|ints FILE NAME        prints a dataset of an HDF5 file, flat, or with NAME "/..." one number of its root, as
- *                                         `get` would */
+ *                                         `get` would
+ *   test_tool attribute FILE OBJECT NAME  prints an attribute of the root ("/"), a group or a dataset of an HDF5 file */
 #include "tests/tiny_model.h"
 
 #include <jansson.h>
@@ -136,6 +137,22 @@ static int h5_numbers(const char *path, const char *name, bool whole)
     return rc;
 }
 
+/* Prints an attribute of a file's root ("/"), group or dataset: a text or a number. */
+static int h5_attribute(const char *path, const char *object, const char *name)
+{
+    struct err none = {0};
+    char *text = NULL;
+    double v;
+    if (h5_read_attr_string(&text, path, object, name, &none) == 0)
+        puts(text);
+    else if (h5_read_attr_f64(&v, path, object, name, &none) == 0)
+        printf("%.17g\n", v);
+    else
+        return 1;
+    free(text);
+    return 0;
+}
+
 /* ---- itself ---- */
 
 static int object_of(const char *text, const char *key)
@@ -200,6 +217,8 @@ int main(int argc, char **argv)
         return without(argv[2], argv + 3, argc - 3);
     if (argc == 4 && (!strcmp(argv[1], "reals") || !strcmp(argv[1], "ints")))
         return h5_numbers(argv[2], argv[3], *argv[1] == 'i');
+    if (argc == 5 && !strcmp(argv[1], "attribute"))
+        return h5_attribute(argv[2], argv[3], argv[4]);
     if (argc > 1)
         return 2;
     const struct CMUnitTest tests[] = {cmocka_unit_test(objects), cmocka_unit_test(values)};

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# What `run` and `train` leave says what it is of: the run as a whole, each measurement, the options in effect and the data.
+. "${BASH_SOURCE%/*}/common.bash"
+make_inputs
+sum() { sha256sum "$1" | cut -c1-64; }
+
+# attribute FILE OBJECT NAME VALUE: what it holds
+attribute() {
+    local got
+    got=$("$tool" attribute "$1" "$2" "$3" 2>&1)
+    [ "$got" = "$4" ] || complain "$1: $2: $3 is \"$got\", \"$4\" was expected"
+}
+
+# says FILE PART: the JSON file, without line breaks and blanks after a colon, contains it
+says() { tr -d '\n' <"$1" | sed 's/\([:,{]\) */\1/g' | grep -qF -- "$2" || complain "$1 should say $2"; }
+
+echo "--- train"
+succeeds train model --data alpaca.json --out tuned --steps 2 --batch 2 --micro-batch 1 --val-size 2 --rank 2 --warmup 0 --json --quiet
+cp .log/out train.json
+says train.json "\"data_sha256\":\"$(sum alpaca.json)\""
+for part in '"rank":2,' '"lr":0.0001' '"dropout":0.05' '"cutoff":256' '"targets":"q,k,v,o,gate,up,down"' '"loss-average":"micro"' '"no-shuffle":false' \
+    '"seed":42' '"val-size":2' '"rows_used":4' '"rows_set_aside":2' '"steps":2'; do
+    says train.json "$part"
+done
+attribute tuned/train.h5 / data_sha256 "$(sum alpaca.json)"
+"$tool" attribute tuned/train.h5 / options | grep -q '"alpha":16' || complain "train.h5 lacks the options"
+succeeds train model --data alpaca.json --out more --init-adapter tuned --epochs 1 --batch 2 --micro-batch 1 --val-size 2 --warmup 0 --json --quiet
+cp .log/out more.json
+says more.json '"rank":2,' # the adapter's, not the default
+says more.json '"epochs":1,'
+
+echo "--- evaluation.h5"
+cat >tiny.json <<'X'
+{
+  "title": "a <b>tiny</b> experiment", "model": "model",
+  "score": {"criterion": "bi", "calib": "calib.txt", "samples": 2, "seq-len": 16},
+  "prune": {"count": 1},
+  "train": {"data": "alpaca.json", "steps": 1, "batch": 2, "micro-batch": 1, "val-size": 0, "rank": 2, "warmup": 0},
+  "merge": {},
+  "eval": {"texts": [{"name": "text", "text": "calib.txt", "format": "lines", "max-tokens": 300},
+                     {"name": "BOS", "text": "calib.txt", "protocol": "shortened-128-bos", "max-tokens": 300}],
+           "speed": {"warmup": 0, "runs": 3, "out-len": 4}},
+  "generate": {"prompts": ["Document"], "max-tokens": 2}
+}
+X
+succeeds run tiny.json --out made --json --quiet
+h5=made/evaluation.h5
+attribute $h5 / title 'a <b>tiny</b> experiment'
+attribute $h5 / config tiny.json
+attribute $h5 / config_sha256 "$(sum tiny.json)"
+attribute $h5 / command run
+attribute $h5 / model model
+attribute $h5 / model_fingerprint "$("$tool" get train.json model_fingerprint | tr -d '"')"
+for model in intact pruned retrained; do
+    attribute $h5 $model/texts/0 name text
+    attribute $h5 $model/texts/0 protocol shortened-128
+    attribute $h5 $model/texts/1 protocol shortened-128-bos
+    attribute $h5 $model/texts/1 text calib.txt
+    attribute $h5 $model/texts/1 text_sha256 "$(sum calib.txt)"
+    [ "$("$tool" attribute $h5 $model/texts/0 tokens_scored)" -gt 100 ] || complain "$model: tokens scored"
+    [ "$("$tool" attribute $h5 $model/texts/0 peak_rss_bytes)" -gt 1000000 ] || complain "$model: memory"
+    "$tool" attribute $h5 $model/texts/0 wall_seconds >.log/out || complain "$model: seconds"
+done
+[ "$("$tool" attribute $h5 intact model_fingerprint)" != "$("$tool" attribute $h5 pruned model_fingerprint)" ] || complain "two models, one fingerprint"
+verdict
