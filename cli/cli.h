@@ -24,6 +24,7 @@ struct cli {
     struct progress progress;
     const char *commit;  /* that the program was built from, "-dirty" behind it where files differed; "unknown" */
     const char *command; /* "eval ppl" */
+    const struct opt *own; /* its options, from command_parse on */
     int argc;            /* the words after the command, for provenance */
     char **argv;
 };
@@ -61,6 +62,7 @@ struct session {
     struct err no_tokenizer;
     struct lora_set lora;
     const struct lora_set *adapter; /* &lora, or NULL */
+    char adapter_content[65];       /* its record_content */
     struct save_told saved;         /* by session_save */
     double started;
 };
@@ -71,8 +73,13 @@ enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2, BLOCKWISE = 4, TELLS_T
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err);
 void session_close(struct session *s);
 
-/* What result files record: version, command, model and hash, seed, dtype, compute mode, ISA, threads, wall seconds, peak RSS. */
+/* What result files record: version, command, arguments, every option in effect whether it was given or not, model and hash, seed,
+ * dtype, compute mode, ISA, threads, wall seconds, peak RSS; of an adapter the path and identity. The command's table of options
+ * must still be there. */
 json_t *session_facts(const struct session *s, const struct cli *cli, const struct common *o);
+
+/* Adds a file of data: its path under `name`, its sum under `name`_sha256. */
+void facts_file(json_t *facts, const char *name, const char *path, const char *sha256);
 
 /* Adds what session_save took: "written_bytes" (of weights), "write_s", "check_s"; and brings time and memory up to date. */
 void session_saved_facts(json_t *facts, const struct session *s);

@@ -1,6 +1,15 @@
 #include "cli/texts.h"
 #include "core/base/json.h"
 
+static void print_result(FILE *out, const struct ppl_result *r, const struct eval_text *t, const char *bos)
+{
+    fprintf(out, "perplexity %.4f  (%s: %lld tokens scored in %lld windows, BOS %s; ", r->ppl, t->protocol.name,
+            (long long)r->tokens_scored, (long long)r->windows, bos);
+    if ((int64_t)t->ids.n < t->tokens_in_text)
+        fprintf(out, "the first %lld of ", (long long)t->ids.n);
+    fprintf(out, "%lld tokens of %s, sha256 %.12s)\n", (long long)t->tokens_in_text, t->path, t->sha256);
+}
+
 int cmd_eval_ppl(struct cli *cli, struct err *err)
 {
     const char *path = NULL;
@@ -34,12 +43,12 @@ int cmd_eval_ppl(struct cli *cli, struct err *err)
                                          [PPL_BOS_WINDOW] = "before every window",
                                          [PPL_BOS_FIRST] = "in place of every window's first token"};
     const char *bos = places[p->bos];
-    json_object_update_new(cli->result, json_pack("{sf sf sI sI ss ss so ss}", "ppl", r.ppl, "nll", r.nll, "tokens_scored",
+    json_object_update_new(cli->result, json_pack("{sf sf sI sI ss ss}", "ppl", r.ppl, "nll", r.nll, "tokens_scored",
                                                   (json_int_t)r.tokens_scored, "windows", (json_int_t)r.windows, "protocol",
-                                                  p->name, "bos", bos, "text", json_text(path), "text_sha256", text.sha256));
+                                                  p->name, "bos", bos));
+    eval_text_facts(cli->result, &text);
     if (cli->out && !cli->json)
-        fprintf(cli->out, "perplexity %.4f  (%s: %lld tokens scored in %lld windows, BOS %s; %s, sha256 %.12s)\n", r.ppl, p->name,
-                (long long)r.tokens_scored, (long long)r.windows, bos, path, text.sha256);
+        print_result(cli->out, &r, &text, bos);
     rc = 0;
 done:
     eval_text_free(&text);

@@ -115,6 +115,8 @@ static int repair(struct decision *d, const struct repair_words *w, struct sessi
                           "calibration", json_text(cal.file), "calibration_sha256", cal.sha256, "samples", (json_int_t)cal.n,
                           "seq_len", (json_int_t)cal.len, "ppl_on", json_text(w->text ? w->text : "the calibration rows"),
                           "ppl_whole", whole, "ppl_without", cut, "ppl_with", repaired);
+    if (d->repair && text.path)
+        eval_text_facts(d->repair, &text);
     rc = d->repair ? 0 : err_set(err, "out of memory");
 done:
     eval_text_free(&text);
@@ -139,6 +141,8 @@ static void report(struct cli *cli, const struct decision *d, const char *out)
                            json_pack("{so sI sI so sI sO*}", "dropped", plan_units(d->dropped, d->n), "keep_first",
                                      (json_int_t)d->keep_first, "keep_last", (json_int_t)d->keep_last, "out", json_text(out),
                                      "params_after", (json_int_t)model_params(d->m), "repair", d->repair));
+    if (d->scores_path)
+        facts_file(cli->result, "scores", d->scores_path, d->sha256);
     if (!isnan(d->cut_swap))
         json_object_set_new(cli->result, "cut_swap", json_real(d->cut_swap));
     if (!cli->out || cli->json)
@@ -240,6 +244,7 @@ int cmd_prune(struct cli *cli, struct err *err)
     o.drop = NULL; /* applied below, for a repair needs the whole model */
     if (session_open(&s, &o, words.word[0], BLOCKWISE, err) != 0)
         return -1;
+    o.drop = drop;
     d.m = &s.m;
     rc = d.scores_path ? decide_by_scores(&d, &s.m, &cli->progress, err) : units_parse(&d.dropped, &d.n, drop, err);
     if (rc == 0)

@@ -160,6 +160,7 @@ int cmd_score(struct cli *cli, struct err *err)
         goto done;
     cli->result = session_facts(&s, cli, &o);
     json_object_update_new(cli->result, scoring_summary(&g));
+    facts_file(cli->result, "calibration", cal.file, cal.sha256);
     if (cli->out && !cli->json)
         print_results(cli->out, &g);
     rc = 0;

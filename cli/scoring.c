@@ -198,6 +198,7 @@ json_t *work_facts(const struct cli *cli, const struct session *s, const struct 
     for (size_t i = json_array_size(words); i-- > 0;)
         if (!strcmp(json_string_value(json_array_get(words, i)), "--resume"))
             json_array_remove(words, i);
+    json_object_del(json_object_get(facts, "options"), "resume");
     json_object_set_new(facts, "work_key", json_string(key));
     return facts;
 }

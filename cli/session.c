@@ -5,11 +5,11 @@
 #include "cli/cli.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "core/base/record.h"
 #include "core/model/stream.h"
 
-void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t default_seed)
+static void common_table(struct opt table[COMMON_OPTS], struct common *o)
 {
-    *o = (struct common){.seed = default_seed, .compute = "f32"};
     struct opt opts[COMMON_OPTS] = {
         {OPT_INT, "threads", &o->threads, "N", "threads; 0 is one per processor"},
         {OPT_STRING, "compute", &o->compute, "MODE", "of large products: f32, or bf16 with float32 sums"},
@@ -25,6 +25,12 @@ void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t def
         {.kind = OPT_END},
     };
     memcpy(table, opts, sizeof opts);
+}
+
+void common_options(struct opt table[COMMON_OPTS], struct common *o, int64_t default_seed)
+{
+    *o = (struct common){.seed = default_seed, .compute = "f32"};
+    common_table(table, o);
 }
 
 int command_parse(struct cli *cli, struct opt_words *words, const struct opt *own, struct common *common, int64_t default_seed,
@@ -47,6 +53,7 @@ int command_parse(struct cli *cli, struct opt_words *words, const struct opt *ow
         return -1;
     if (common->threads < 0 || common->seed < 0)
         return err_usage(err, "--threads and --seed must not be negative");
+    cli->own = own;
     cli->json |= common->json;
     cli->quiet |= common->quiet;
     progress_open(&cli->progress, stderr, cli->quiet);
@@ -105,7 +112,7 @@ int session_open(struct session *s, const struct common *o, const char *model, i
     if (open_tokenizer(s, o, model, needs, err) != 0)
         goto fail;
     if (o->adapter && !(needs & NO_ADAPTER)) {
-        if (lora_load(&s->lora, &s->m, o->adapter, false, err) != 0)
+        if (lora_load(&s->lora, &s->m, o->adapter, false, err) != 0 || record_content(s->adapter_content, o->adapter, err) != 0)
             goto fail;
         s->adapter = &s->lora;
         if (s->lora.other_base && !o->quiet)
@@ -128,17 +135,46 @@ void session_close(struct session *s)
     *s = (struct session){0};
 }
 
+/* The options in effect, the command's own before the common ones; how the result is shown is none of it. */
+static json_t *options_json(const struct cli *cli, const struct common *o)
+{
+    static const char *const skip[] = {"json", "quiet", "help", NULL};
+    struct common values = *o;
+    struct opt shared[COMMON_OPTS];
+    json_t *options = json_object(), *common = json_object();
+    common_table(shared, &values);
+    opt_describe(common, shared, skip); /* a failure for lack of memory is remembered, see json_guard */
+    if (cli->own)
+        opt_describe(options, cli->own, skip);
+    json_object_update_missing(options, common);
+    json_decref(common);
+    return options;
+}
+
+void facts_file(json_t *facts, const char *name, const char *path, const char *sha256)
+{
+    char sum[64];
+    snprintf(sum, sizeof sum, "%s_sha256", name);
+    json_object_set_new(facts, name, json_text(path));
+    json_object_set_new(facts, sum, json_string(sha256));
+}
+
 json_t *session_facts(const struct session *s, const struct cli *cli, const struct common *o)
 {
     json_t *args = json_array();
     for (int i = 0; i < cli->argc; i++)
         json_array_append_new(args, json_utf8(cli->argv[i], strlen(cli->argv[i])));
-    return json_pack("{ss ss ss so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "commit",
-                     cli->commit ? cli->commit : "unknown", "command", cli->command, "arguments", args, "model",
-                     json_utf8(s->m.path, strlen(s->m.path)), "model_hash", s->m.hash, "model_fingerprint", s->m.fingerprint,
-                     "dtype", model_dtype(&s->m), "compute", o->compute, "products", s->c.gemm->name, "isa", s->c.rows->isa, "blas",
-                     gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
-                     clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
+    json_t *facts = json_pack("{ss ss ss so so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "commit",
+                              cli->commit ? cli->commit : "unknown", "command", cli->command, "arguments", args, "options",
+                              options_json(cli, o), "model", json_utf8(s->m.path, strlen(s->m.path)), "model_hash", s->m.hash,
+                              "model_fingerprint", s->m.fingerprint, "dtype", model_dtype(&s->m), "compute", o->compute, "products",
+                              s->c.gemm->name, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads",
+                              (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
+                              clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
+    if (s->adapter)
+        json_object_update_new(facts,
+                               json_pack("{so ss}", "adapter", json_text(o->adapter), "adapter_fingerprint", s->adapter_content));
+    return facts;
 }
 
 void session_saved_facts(json_t *facts, const struct session *s)

@@ -56,7 +56,7 @@ int eval_text_open(struct eval_text *t, const struct session *s, const char *pat
     enum row_rule rule = ROWS_RAW;
     char *data = NULL;
     size_t size;
-    *t = (struct eval_text){.path = path};
+    *t = (struct eval_text){.path = path, .rows = w->rows ? w->rows : w->format};
     if (w->seq_len < 0 || w->max_tokens < 0)
         return err_usage(err, "--seq-len and --max-tokens must not be negative");
     if (row_rule(&rule, w->rows, w->format, err) != 0 || ppl_protocol(&t->protocol, w->protocol, w->seq_len, err) != 0)
@@ -70,6 +70,7 @@ int eval_text_open(struct eval_text *t, const struct session *s, const char *pat
     int rc = file_sha256(t->sha256, path, err) == 0 && text_read(&data, &size, path, rule, err) == 0
                  ? make_stream(t, s->t, data, size, err)
                  : -1;
+    t->tokens_in_text = (int64_t)t->ids.n;
     if (w->max_tokens > 0 && (size_t)w->max_tokens < t->ids.n)
         t->ids.n = (size_t)w->max_tokens;
     free(data);
@@ -90,4 +91,11 @@ int eval_text_ppl(struct ppl_result *r, const struct eval_text *t, const struct 
                      &why) == 0)
         return 0;
     return why.code == ERR_USAGE ? err_usage(err, "%s", why.msg) : err_set(err, "%s: %s", t->path, why.msg);
+}
+
+void eval_text_facts(json_t *facts, const struct eval_text *t)
+{
+    facts_file(facts, "text", t->path, t->sha256);
+    json_object_update_new(facts, json_pack("{sI sI ss ss}", "tokens_in_text", (json_int_t)t->tokens_in_text, "tokens_used",
+                                            (json_int_t)t->ids.n, "rows", t->rows, "protocol", t->protocol.name));
 }

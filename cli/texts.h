@@ -17,7 +17,9 @@ struct eval_text {
     const char *path;
     char sha256[65];
     struct ppl_protocol protocol;
-    struct ids ids; /* of the text, without BOS */
+    struct ids ids;         /* of the text as far as it is used, without BOS */
+    int64_t tokens_in_text; /* of all of it */
+    const char *rows;       /* the rule it was read by: raw, lines, wikitext or ptb */
 };
 
 extern const struct text_words text_defaults;
@@ -36,5 +38,8 @@ void eval_text_free(struct eval_text *t);
 /* Perplexity of the session's model, with its adapter, as it stands. */
 int eval_text_ppl(struct ppl_result *r, const struct eval_text *t, const struct session *s, struct progress *progress,
                   struct err *err);
+
+/* Adds the text and its sum, "tokens_in_text", "tokens_used" of them, "rows" and "protocol" to a result. */
+void eval_text_facts(json_t *facts, const struct eval_text *t);
 
 #endif

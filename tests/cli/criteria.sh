@@ -23,7 +23,7 @@ of_h5() { # reals|ints FILE NAME: the same of an HDF5 file
 }
 
 no_matter() { # FILE: without what differs from run to run and from command to command
-    "$tool" without "$1" wall_seconds peak_rss_bytes arguments work_key
+    "$tool" without "$1" wall_seconds peak_rss_bytes arguments options work_key
 }
 
 echo "--- each criterion"
