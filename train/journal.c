@@ -180,7 +180,7 @@ int state_save(const char *dir, const struct lora_set *l, const struct adamw *o,
 {
     /* step as two floats: each below 2^24, so exact */
     float step[2] = {(float)(o->t >> 20), (float)(o->t & ((1 << 20) - 1))}, best_loss = (float)best;
-    const float *data[STATE_TENSORS] = {l->params, o->m, o->v, step, &best_loss};
+    const void *data[STATE_TENSORS] = {l->params, o->m, o->v, step, &best_loss};
     const int64_t n[STATE_TENSORS] = {l->n_params, l->n_params, l->n_params, 2, 1};
     struct tensor_entry entries[STATE_TENSORS];
     struct safetensors_writer w;
@@ -190,15 +190,8 @@ int state_save(const char *dir, const struct lora_set *l, const struct adamw *o,
         entries[i] = (struct tensor_entry){state_names[i], DTYPE_F32, 1, {n[i]}};
     if (work && !note)
         err_set(err, "out of memory");
-    if (!path || (work && !note) || safetensors_writer_open(&w, path, entries, STATE_TENSORS, note, err) != 0)
-        goto done;
-    for (int i = 0; i < STATE_TENSORS; i++)
-        if (safetensors_writer_put(&w, data[i], (size_t)n[i] * sizeof(float), err) != 0) {
-            safetensors_writer_abort(&w);
-            goto done;
-        }
-    rc = safetensors_writer_commit(&w, err);
-done:
+    if (path && (!work || note) && safetensors_writer_fill(&w, path, entries, data, STATE_TENSORS, note, err) == 0)
+        rc = safetensors_writer_commit(&w, err);
     free(note);
     free(path);
     return rc;

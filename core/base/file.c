@@ -289,44 +289,6 @@ int file_writer_flush(struct file_writer *w, struct err *err)
     return fflush(w->f) == 0 ? 0 : err_errno(err, "%s: cannot write", w->path);
 }
 
-int file_writer_commit(struct file_writer *w, struct err *err)
-{
-    int rc = -1;
-    bool flushed = fflush(w->f) == 0 && (!w->tmp || fsync(fileno(w->f)) == 0);
-    if (!flushed)
-        err_errno(err, "%s: cannot write", w->path);
-    bool closed = fclose(w->f) == 0;
-    w->f = NULL;
-    if (flushed && !closed)
-        err_errno(err, "%s: cannot write", w->path);
-    if (flushed && closed && !w->tmp) {
-        rc = 0;
-    } else if (flushed && closed && !path_is_same(w->tmp, &w->made)) {
-        err_set(err, "%s: cannot write: %s is gone, or is not the file that was written", w->path, w->tmp);
-    } else if (flushed && closed) {
-        if (rename(w->tmp, w->path) == 0) {
-            free(w->tmp);
-            w->tmp = NULL;
-            rc = path_sync(w->path, err);
-        } else {
-            err_errno(err, "%s: cannot rename", w->path);
-        }
-    }
-    file_writer_abort(w);
-    return rc;
-}
-
-void file_writer_abort(struct file_writer *w)
-{
-    if (w->f)
-        fclose(w->f);
-    if (w->tmp && path_is_same(w->tmp, &w->made))
-        unlink(w->tmp);
-    free(w->tmp);
-    free(w->path);
-    *w = (struct file_writer){0};
-}
-
 int file_write(const char *path, const void *data, size_t size, struct err *err)
 {
     struct file_writer w;

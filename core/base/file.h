@@ -49,13 +49,18 @@ struct file_writer {
     char *path, *tmp; /* tmp: NULL for a device or a pipe */
     struct stat made; /* the file that was made under that name */
     size_t pending;   /* bytes put since the disk was last asked to begin with what it has */
+    struct file_writer *before; /* another part of the same result, which commit and abort take along; or NULL */
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err);
 /* What was put is in the temporary file w->tmp, where it can be read before the commit. */
 int file_writer_flush(struct file_writer *w, struct err *err);
-int file_writer_commit(struct file_writer *w, struct err *err); /* also releases w, whether it succeeds or not */
-void file_writer_abort(struct file_writer *w);                  /* does nothing after commit */
+/* Brings it to the disk and closes it: what can fail for lack of room has failed then, and commit only renames. */
+int file_writer_finish(struct file_writer *w, struct err *err);
+/* Also releases w, whether it succeeds or not. With parts before it, either all get their names, w last, or none does; where a crash
+ * comes between, nothing has w's name, so that parts of two results are not taken for one. */
+int file_writer_commit(struct file_writer *w, struct err *err);
+void file_writer_abort(struct file_writer *w); /* does nothing after commit */
 
 /* Writes a whole small file through a file_writer. */
 int file_write(const char *path, const void *data, size_t size, struct err *err);

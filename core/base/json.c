@@ -126,8 +126,21 @@ char *json_pretty(const json_t *value)
 
 int json_write(const char *path, const json_t *value, struct err *err)
 {
+    struct file_writer w;
+    return json_write_part(&w, path, value, err) == 0 ? file_writer_commit(&w, err) : -1;
+}
+
+int json_write_part(struct file_writer *w, const char *path, const json_t *value, struct err *err)
+{
     char *text = json_pretty(value);
-    int rc = text ? file_write(path, text, strlen(text), err) : err_set(err, "%s: out of memory", path);
+    *w = (struct file_writer){0};
+    int rc = -1;
+    if (!text)
+        err_set(err, "%s: out of memory", path);
+    else if (file_writer_open(w, path, err) == 0 && file_writer_put(w, text, strlen(text), err) == 0)
+        rc = file_writer_finish(w, err);
+    if (rc != 0)
+        file_writer_abort(w);
     free(text);
     return rc;
 }

@@ -32,6 +32,10 @@ bool json_failed(void);
 /* Writes a JSON file with 2-space indentation, whole or not at all. */
 int json_write(const char *path, const json_t *value, struct err *err);
 
+/* The same up to the commit: *w is finished, and still without its name. On failure there is nothing to abort. */
+struct file_writer;
+int json_write_part(struct file_writer *w, const char *path, const json_t *value, struct err *err);
+
 /* What json_write writes, malloc'ed; NULL when there is no memory. */
 char *json_pretty(const json_t *value);
 

@@ -182,6 +182,56 @@ int safetensors_writer_put(struct safetensors_writer *w, const void *data, size_
     return file_writer_put(&w->file, data, bytes, err);
 }
 
+/* The tensor e of data as the header of the file says. */
+static int check_entry(const struct tensor_entry *e, const void *data, const json_t *root, const struct file_map *map, uint64_t n,
+                       const char *file, struct err *err)
+{
+    struct tensor t = {.file = file, .name = e->name};
+    const char *passed = NULL;
+    if (read_entry(&t, &passed, json_object_get(root, e->name), map->data + 8 + n, map->size - 8 - (size_t)n, err) != 0)
+        return -1;
+    bool same = !passed && t.dtype == e->dtype && t.n_dims == e->n_dims && t.bytes == entry_bytes(e);
+    for (int d = 0; same && d < t.n_dims; d++)
+        same = t.shape[d] == e->shape[d];
+    return same && !memcmp(t.data, data, t.bytes)
+               ? 0
+               : err_set(err, "%s: reading back what was written: tensor %s differs", file, e->name);
+}
+
+int safetensors_writer_check(struct safetensors_writer *w, const void *const data[], struct err *err)
+{
+    struct file_map map;
+    uint64_t n;
+    if (file_writer_flush(&w->file, err) != 0)
+        return -1;
+    if (!w->file.tmp) /* a device or a pipe, which is not read back */
+        return 0;
+    if (file_map(&map, w->file.tmp, err) != 0)
+        return -1;
+    json_t *root = read_header(&n, &map, w->file.path, err);
+    int rc = root ? 0 : -1;
+    for (int64_t i = 0; rc == 0 && i < w->n; i++)
+        rc = check_entry(&w->entries[i], data[i], root, &map, n, w->file.path, err);
+    json_decref(root);
+    file_unmap(&map);
+    return rc;
+}
+
+int safetensors_writer_fill(struct safetensors_writer *w, const char *path, const struct tensor_entry *entries,
+                            const void *const data[], int64_t n, const char *note, struct err *err)
+{
+    int rc = safetensors_writer_open(w, path, entries, n, note, err);
+    if (rc != 0)
+        return -1;
+    for (int64_t i = 0; rc == 0 && i < n; i++)
+        rc = safetensors_writer_put(w, data[i], entry_bytes(&entries[i]), err);
+    if (rc == 0)
+        rc = safetensors_writer_check(w, data, err);
+    if (rc != 0)
+        safetensors_writer_abort(w);
+    return rc;
+}
+
 int safetensors_writer_commit(struct safetensors_writer *w, struct err *err)
 {
     return file_writer_commit(&w->file, err);

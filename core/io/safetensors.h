@@ -22,6 +22,11 @@ int safetensors_writer_open(struct safetensors_writer *w, const char *path, cons
 int safetensors_note(char **note, const char *path, struct err *err);
 /* Appends bytes of tensor data; a tensor may come in several pieces. */
 int safetensors_writer_put(struct safetensors_writer *w, const void *data, size_t bytes, struct err *err);
+/* Once all is put: reads the file back, under its temporary name, and compares it bit for bit with data[n]. */
+int safetensors_writer_check(struct safetensors_writer *w, const void *const data[], struct err *err);
+/* All of the above for data[n] that are there: only the commit is left to do. On failure there is nothing to abort. */
+int safetensors_writer_fill(struct safetensors_writer *w, const char *path, const struct tensor_entry *entries,
+                            const void *const data[], int64_t n, const char *note, struct err *err);
 int safetensors_writer_commit(struct safetensors_writer *w, struct err *err);
 void safetensors_writer_abort(struct safetensors_writer *w);
 

@@ -314,7 +314,7 @@ done:
 struct saving {
     struct tensor_entry *entries;
     char (*names)[160];
-    const float **data;
+    const void **data;
     int64_t n;
 };
 
@@ -331,29 +331,19 @@ static int list_one(void *arg, struct lora *l, const struct weight *w, int64_t b
     return 0;
 }
 
-static int save_weights(const struct lora_set *l, const struct model *m, const char *path, struct err *err)
+/* *w has no name yet; what it needs until it has is in the arena. */
+static int save_weights(struct safetensors_writer *w, struct arena *arena, const struct lora_set *l, const struct model *m,
+                        const char *path, struct err *err)
 {
-    struct arena arena = {0};
-    struct safetensors_writer w;
     size_t max = (size_t)l->n_blocks * PROJ_COUNT * 2;
-    int rc = -1;
-    struct saving s = {arena_alloc(&arena, max, sizeof *s.entries, err), arena_alloc(&arena, max, sizeof *s.names, err),
-                       arena_alloc(&arena, max, sizeof *s.data, err), 0};
-    if (!s.entries || !s.names || !s.data || visit(l, m, list_one, &s, err) != 0 ||
-        safetensors_writer_open(&w, path, s.entries, s.n, NULL, err) != 0)
-        goto done;
-    for (int64_t i = 0; i < s.n; i++)
-        if (safetensors_writer_put(&w, s.data[i], (size_t)(s.entries[i].shape[0] * s.entries[i].shape[1]) * 4, err) != 0) {
-            safetensors_writer_abort(&w);
-            goto done;
-        }
-    rc = safetensors_writer_commit(&w, err);
-done:
-    arena_free(&arena);
-    return rc;
+    struct saving s = {arena_alloc(arena, max, sizeof *s.entries, err), arena_alloc(arena, max, sizeof *s.names, err),
+                       arena_alloc(arena, max, sizeof *s.data, err), 0};
+    if (!s.entries || !s.names || !s.data || visit(l, m, list_one, &s, err) != 0)
+        return -1;
+    return safetensors_writer_fill(w, path, s.entries, s.data, s.n, NULL, err);
 }
 
-static int save_config(const struct lora_set *l, const struct model *m, const char *path, struct err *err)
+static int save_config(struct file_writer *w, const struct lora_set *l, const struct model *m, const char *path, struct err *err)
 {
     json_t *targets = json_array();
     for (int p = 0; p < PROJ_COUNT; p++)
@@ -365,18 +355,30 @@ static int save_config(const struct lora_set *l, const struct model *m, const ch
                              "init_lora_weights", 1, "use_rslora", 0);
     if (l->alpha == floor(l->alpha)) /* PEFT's type is int; a whole number is written as one */
         json_object_set_new(root, "lora_alpha", json_integer((json_int_t)l->alpha));
-    int rc = root ? json_write(path, root, err) : err_set(err, "%s: out of memory", path);
+    int rc = root ? json_write_part(w, path, root, err) : err_set(err, "%s: out of memory", path);
     json_decref(root);
     return rc;
 }
 
+/* The configuration gets its name last: a folder without it is no adapter. */
 int lora_save(const struct lora_set *l, const struct model *m, const char *dir, struct err *err)
 {
+    struct safetensors_writer weights = {0};
+    struct file_writer base = {0}, config = {0};
+    struct arena arena = {0};
+    char *config_path = path_join(dir, "adapter_config.json", err), *path = path_join(dir, "adapter_model.safetensors", err);
     int rc = -1;
-    char *config = path_join(dir, "adapter_config.json", err), *weights = path_join(dir, "adapter_model.safetensors", err);
-    if (config && weights && save_weights(l, m, weights, err) == 0)
-        rc = save_config(l, m, config, err) == 0 ? lora_base_save(m, dir, err) : -1;
-    free(config);
-    free(weights);
+    if (config_path && path && save_weights(&weights, &arena, l, m, path, err) == 0 && lora_base_save(&base, m, dir, err) == 0 &&
+        save_config(&config, l, m, config_path, err) == 0) {
+        base.before = &weights.file;
+        config.before = &base;
+        rc = file_writer_commit(&config, err);
+    }
+    file_writer_abort(&config); /* these do nothing after the commit */
+    file_writer_abort(&base);
+    file_writer_abort(&weights.file);
+    arena_free(&arena);
+    free(config_path);
+    free(path);
     return rc;
 }

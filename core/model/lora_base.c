@@ -20,7 +20,7 @@ static struct unit running(const struct model *m, int64_t k)
     return (struct unit){m->order[k], m->blocks[m->order[k]].parts};
 }
 
-int lora_base_save(const struct model *m, const char *dir, struct err *err)
+int lora_base_save(struct file_writer *w, const struct model *m, const char *dir, struct err *err)
 {
     struct model named = *m; /* to keep the fingerprint in, where the caller has not asked for it */
     char *path = path_join(dir, "espalier.json", err), hex[65], name[UNIT_NAME];
@@ -35,7 +35,7 @@ int lora_base_save(const struct model *m, const char *dir, struct err *err)
     json_t *root = json_pack("{ss sI so so}", "base_fingerprint", named.fingerprint, "n_blocks", (json_int_t)m->cfg.n_blocks, "blocks",
                              units, "block_fingerprints", prints);
     if (rc == 0)
-        rc = root ? json_write(path, root, err) : err_set(err, "%s: out of memory", path);
+        rc = root ? json_write_part(w, path, root, err) : err_set(err, "%s: out of memory", path);
     json_decref(root);
     free(path);
     return rc;
