@@ -299,8 +299,8 @@ static int run_score(struct experiment *e, const char *model, struct err *err)
         err_set(err, "%s: \"score\": one criterion was expected, \"%s\" found", e->config_path, criterion);
         goto done;
     }
-    if (out && copy && state && word(&w, model, err) == 0 && options_of(&w, e, "score", experiment_section(e, "score"), NULL, err) == 0 &&
-        option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0 &&
+    if (out && copy && state && word(&w, model, err) == 0 &&
+        options_of(&w, e, "score", experiment_section(e, "score"), NULL, err) == 0 && option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0 &&
         mark_begun(&resume, e, "score", &w, state, err) == 0)
         rc = stage(&e->score, e, "score", "score", &w, out, resume ? "resume" : NULL, err);
 done:
@@ -343,7 +343,8 @@ static int run_merge(struct experiment *e, const char *pruned, const char *adapt
     struct words w = {0};
     json_t *result = NULL;
     int rc = word(&w, pruned, err) == 0 && option(&w, "adapter", adapter, err) == 0 &&
-                     options_of(&w, e, "merge", experiment_section(e, "merge"), NULL, err) == 0 && option(&w, "out", merged, err) == 0
+                     options_of(&w, e, "merge", experiment_section(e, "merge"), NULL, err) == 0 &&
+                     option(&w, "out", merged, err) == 0
                  ? stage(&result, e, "merge", "merge", &w, merged, "force", err)
                  : -1;
     words_free(&w);
@@ -351,11 +352,10 @@ static int run_merge(struct experiment *e, const char *pruned, const char *adapt
     return rc;
 }
 
-/* Perplexities, speed and samples of one model. */
-static int run_evaluation(struct experiment *e, enum which_model which, const char *model, const char *speed_model,
-                          const char *speed_drop, struct err *err)
+/* Perplexities and samples of one model. */
+static int run_evaluation(struct experiment *e, enum which_model which, const char *model, struct err *err)
 {
-    const json_t *eval = experiment_section(e, "eval"), *texts = json_object_get(eval, "texts"), *speed = json_object_get(eval, "speed");
+    const json_t *texts = json_object_get(experiment_section(e, "eval"), "texts");
     const json_t *generate = experiment_section(e, "generate"), *prompts = json_object_get(generate, "prompts");
     struct words w = {0};
     char name[64];
@@ -378,17 +378,41 @@ static int run_evaluation(struct experiment *e, enum which_model which, const ch
             stage(&e->sample[which][i], e, name, "generate", &w, NULL, NULL, err) != 0)
             goto fail;
     }
-    if (!speed || !speed_model)
-        return 0;
-    snprintf(name, sizeof name, "speed-%s", model_names[which]);
-    if (word(&w, speed_model, err) != 0 || (speed_drop && option(&w, "drop", speed_drop, err) != 0) ||
-        options_of(&w, e, "eval.speed", speed, NULL, err) != 0 ||
-        stage(&e->speed[which], e, name, "eval speed", &w, NULL, NULL, err) != 0)
-        goto fail;
     return 0;
 fail:
     words_free(&w);
     return -1;
+}
+
+/* The figures of each model, with what the stage says of all. */
+static int take_speeds(struct experiment *e, const json_t *result, struct err *err)
+{
+    for (size_t m = INTACT; m <= PRUNED; m++) {
+        json_t *own = json_array_get(json_object_get(result, "variants"), m);
+        e->speed[m] = json_copy((json_t *)result);
+        if (!own || !e->speed[m] || json_object_del(e->speed[m], "variants") != 0 || json_object_update(e->speed[m], own) != 0)
+            return err_set(err, "%s: the speeds are not on record as they should be", e->out);
+    }
+    return 0;
+}
+
+/* Speeds are compared in turns and within one file format: the pruned model is the original file without those blocks. */
+static int run_speed(struct experiment *e, const char *model, const char *dropped, struct err *err)
+{
+    const json_t *speed = json_object_get(experiment_section(e, "eval"), "speed");
+    struct words w = {0};
+    json_t *result = NULL;
+    if (!speed)
+        return 0;
+    int rc = word(&w, model, err) == 0 && option(&w, "drop", "", err) == 0 && option(&w, "drop", dropped, err) == 0 &&
+                     options_of(&w, e, "eval.speed", speed, NULL, err) == 0
+                 ? stage(&result, e, "speed", "eval speed", &w, NULL, NULL, err)
+                 : -1;
+    if (rc == 0 && !e->checking)
+        rc = take_speeds(e, result, err);
+    words_free(&w);
+    json_decref(result);
+    return rc;
 }
 
 /* "5,13.attn,14": what the prune stage dropped. */
@@ -410,7 +434,7 @@ static int run_stages(struct experiment *e, struct err *err)
     const char *given = NULL;
     char *model = NULL, *pruned = in_out(e, "pruned", err), *adapter = in_out(e, "retrain", err),
          *merged = in_out(e, "merged", err);
-    char dropped[1024];
+    char dropped[4096];
     int rc = -1;
     if (!pruned || !adapter || !merged || json_get_string(&given, e->config, "model", e->config_path, err) != 0)
         goto done;
@@ -422,10 +446,9 @@ static int run_stages(struct experiment *e, struct err *err)
         run_prune(e, model, pruned, err) != 0 || run_train(e, pruned, adapter, err) != 0 ||
         run_merge(e, pruned, adapter, merged, err) != 0)
         goto done;
-    /* Speed is compared within one file format: the pruned model as the original file without those blocks. */
     drop_list(dropped, sizeof dropped, json_object_get(e->prune, "dropped"));
-    if (run_evaluation(e, INTACT, model, model, NULL, err) != 0 || run_evaluation(e, PRUNED, pruned, model, dropped, err) != 0 ||
-        run_evaluation(e, RETRAINED, merged, NULL, NULL, err) != 0)
+    if (run_evaluation(e, INTACT, model, err) != 0 || run_evaluation(e, PRUNED, pruned, err) != 0 ||
+        run_evaluation(e, RETRAINED, merged, err) != 0 || run_speed(e, model, dropped, err) != 0)
         goto done;
     if (e->checking) {
         rc = 0;

@@ -76,7 +76,8 @@ static int put_text(struct h5_writer *w, const struct experiment *e, int m, int6
 static int put_model(struct h5_writer *w, const struct experiment *e, int m, struct err *err)
 {
     static const char *const names[] = {"model", "model_hash", "model_fingerprint", "n_blocks", NULL};
-    double ppl[MAX_TEXTS], nll[MAX_TEXTS], speed = number(e->speed[m], "decode_tok_s");
+    double ppl[MAX_TEXTS], nll[MAX_TEXTS], speed = number(e->speed[m], "decode_tok_s"),
+                                        speed_std = number(e->speed[m], "decode_std");
     int64_t scored[MAX_TEXTS], params = json_integer_value(json_object_get(e->inspect[m], "n_params"));
     char name[64];
     for (int64_t i = 0; i < e->n_texts; i++) {
@@ -97,6 +98,7 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
         {"tokens_scored", NULL, scored, 1},
         {"params", NULL, &params, 0},
         {"decode_tok_s", &speed, NULL, 0},
+        {"decode_std", &speed_std, NULL, 0},
     };
     for (size_t k = 0; k < sizeof sets / sizeof *sets; k++) {
         snprintf(name, sizeof name, "%s/%s", model_names[m], sets[k].name);
@@ -247,12 +249,12 @@ static int sheet_curves(struct sheet *s, const struct experiment *e, struct err 
 static void sheet_models(struct sheet *s, const struct experiment *e)
 {
     for (int m = 0; m < N_MODELS; m++) {
-        double speed = number(e->speed[m], "decode_tok_s");
+        double speed = number(e->speed[m], "decode_tok_s"), spread = number(e->speed[m], "decode_std");
         for (int64_t i = 0; i < e->n_texts; i++)
             s->ppl[m][i] = number(e->ppl[m][i], "ppl");
         s->models[m] = (struct report_model){model_names[m], json_integer_value(json_object_get(e->inspect[m], "n_params")),
                                              json_integer_value(json_object_get(e->inspect[m], "n_blocks")), s->ppl[m],
-                                             isnan(speed) ? 0 : speed};
+                                             isnan(speed) ? 0 : speed, isnan(spread) ? 0 : spread};
         for (int64_t i = 0; i < e->n_prompts; i++)
             s->continuations[i * N_MODELS + m] = json_string_value(json_object_get(e->sample[m][i], "text"));
     }

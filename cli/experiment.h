@@ -23,7 +23,7 @@ struct experiment {
     json_t *inspect[N_MODELS];
     int64_t n_texts, n_prompts;
     json_t *ppl[N_MODELS][MAX_TEXTS];
-    json_t *speed[N_MODELS]; /* NULL where not measured */
+    json_t *speed[N_MODELS]; /* NULL where not measured; in turns */
     json_t *sample[N_MODELS][MAX_PROMPTS];
 };
 

@@ -6,6 +6,8 @@
 #include "cli/report_impl.h"
 #include "prune/plan.h"
 
+enum { SPEED_SIZE = 2 * NUMBER_SIZE + 8 };
+
 static int64_t count(const bool *flags, int64_t n)
 {
     int64_t k = 0;
@@ -27,6 +29,34 @@ static void page_head(FILE *f, const struct report *r)
     fputs("</header>\n", f);
 }
 
+/* "40.00 ± 0.50" */
+static const char *speed_plain(char out[SPEED_SIZE], const struct report_model *m)
+{
+    char mean[NUMBER_SIZE], std[NUMBER_SIZE];
+    number_plain(mean, m->decode_tok_s);
+    if (m->decode_std > 0)
+        snprintf(out, SPEED_SIZE, "%s ± %s", mean, number_plain(std, m->decode_std));
+    else
+        snprintf(out, SPEED_SIZE, "%s", mean);
+    return out;
+}
+
+/* How a speed differs from another: a percentage only where the two spreads do not explain the difference. */
+static const char *speed_change(char out[SPEED_SIZE], const struct report_model *m, const struct report_model *from)
+{
+    char change[NUMBER_SIZE];
+    *out = 0;
+    if (!(m->decode_tok_s > 0) || !(from->decode_tok_s > 0))
+        return out;
+    if (!(m->decode_std > 0) || !(from->decode_std > 0))
+        snprintf(out, SPEED_SIZE, "noise not measured");
+    else if (fabs(m->decode_tok_s - from->decode_tok_s) <= m->decode_std + from->decode_std)
+        snprintf(out, SPEED_SIZE, "no difference beyond the noise");
+    else
+        snprintf(out, SPEED_SIZE, "%s", number_change(change, m->decode_tok_s, from->decode_tok_s));
+    return out;
+}
+
 /* "before -> after" with the change under it. */
 static void summary_item(FILE *f, const char *name, const char *before, const char *after, const char *change)
 {
@@ -39,6 +69,7 @@ static void summary_item(FILE *f, const char *name, const char *before, const ch
 static void summary(FILE *f, const struct report *r)
 {
     char before[NUMBER_SIZE], after[NUMBER_SIZE], change[NUMBER_SIZE], name[256];
+    char speed_before[SPEED_SIZE], speed_after[SPEED_SIZE], faster[SPEED_SIZE];
     if (r->n_models < 2)
         return;
     const struct report_model *a = &r->models[0], *b = &r->models[r->n_models - 1];
@@ -55,8 +86,8 @@ static void summary(FILE *f, const struct report *r)
                      number_change(change, b->ppl[0], a->ppl[0]));
     }
     if (a->decode_tok_s > 0 && b->decode_tok_s > 0)
-        summary_item(f, "Decoding, tokens/s", number_plain(before, a->decode_tok_s), number_plain(after, b->decode_tok_s),
-                     number_change(change, b->decode_tok_s, a->decode_tok_s));
+        summary_item(f, "Decoding, tokens/s", speed_plain(speed_before, a), speed_plain(speed_after, b),
+                     speed_change(faster, b, a));
     fputs("</dl>\n", f);
 }
 
@@ -204,7 +235,7 @@ static void evaluation_row(FILE *f, const struct report *r, int64_t k, bool spee
 {
     static const char none[] = "<span class=\"note\">–</span>";
     const struct report_model *m = &r->models[k], *first = &r->models[0];
-    char value[NUMBER_SIZE], change[NUMBER_SIZE] = "";
+    char value[NUMBER_SIZE], change[NUMBER_SIZE] = "", rate[SPEED_SIZE], faster[SPEED_SIZE];
     fputs("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">", f);
     html_text(f, m->name);
     fputs("</th>", f);
@@ -217,12 +248,9 @@ static void evaluation_row(FILE *f, const struct report *r, int64_t k, bool spee
             number_change(change, m->ppl[t], first->ppl[t]);
         cell(f, "Perplexity, ", r->text_names[t], isnan(m->ppl[t]) ? none : number_plain(value, m->ppl[t]), change);
     }
-    if (speed) {
-        if (k > 0)
-            number_change(change, m->decode_tok_s, first->decode_tok_s);
-        cell(f, "", "Decoding, tokens/s", m->decode_tok_s > 0 ? number_plain(value, m->decode_tok_s) : none,
-             m->decode_tok_s > 0 ? change : "");
-    }
+    if (speed)
+        cell(f, "", "Decoding, tokens/s", m->decode_tok_s > 0 ? speed_plain(rate, m) : none,
+             k > 0 ? speed_change(faster, m, first) : "");
     fputs("</tr>\n", f);
 }
 
@@ -250,6 +278,10 @@ static void evaluation_section(FILE *f, const struct report *r)
     fputs("</tbody>\n</table>\n", f);
     if (r->n_texts > 0)
         fputs("<p class=\"note\"><small>Lower perplexity is better. Changes are against the first model.</small></p>\n", f);
+    if (speed)
+        fputs("<p class=\"note\"><small>Speeds: mean ± standard deviation over runs in which the models took turns. A difference "
+              "within the sum of the two deviations is noise.</small></p>\n",
+              f);
     fputs("</section>\n", f);
 }
 

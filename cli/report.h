@@ -14,6 +14,7 @@ struct report_model {
     int64_t n_blocks;    /* 0: not known */
     const double *ppl;   /* [n_texts]; NaN: not measured */
     double decode_tok_s; /* tokens per second; 0: not measured */
+    double decode_std;   /* standard deviation over the runs, which took turns with the other models'; 0: not known */
 };
 
 /* What is reported. Everything is borrowed; a part whose count is 0 is left out, and so is a NULL string. Text is UTF-8; what

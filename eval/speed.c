@@ -21,14 +21,17 @@ int64_t speed_bytes_per_step(const struct model *m, int64_t batch)
     return (int64_t)n;
 }
 
+/* A model that is timed. */
 struct rig {
     const struct speed_protocol *p;
+    struct engine_variant v;
     struct lane lane;
     struct sequence sequences[SPEED_MAX_BATCH];
     int32_t *ids; /* [batch, out_len] */
     int64_t prompt_rows;
     struct progress *progress;
-    int64_t tokens; /* of the runs before */
+    int64_t *tokens; /* of the runs before, of every model */
+    struct timing *timings; /* [warmup + runs] */
 };
 
 /* One run. */
@@ -77,7 +80,7 @@ static int step(struct rig *g, struct err *err)
         lane_leave(&g->lane, slot);
     }
     produced(g, &tokens);
-    progress_update(g->progress, g->tokens + tokens);
+    progress_update(g->progress, *g->tokens + tokens);
     return 0;
 }
 
@@ -97,12 +100,13 @@ static int one_run(struct timing *t, struct rig *g, const int32_t *prompts, doub
         if (step(g, err) != 0)
             return -1;
     produced(g, &after);
-    g->tokens += after;
+    *g->tokens += after;
     *t = (struct timing){first - start, progress_clock(g->progress) - first, after - before};
     return 0;
 }
 
-static int check(const struct engine_variant *v, const struct engine_limits *k, const struct speed_protocol *p, struct err *err)
+static int check(const struct engine_variant *v, int64_t n, const struct engine_limits *k, const struct speed_protocol *p,
+                 struct err *err)
 {
     if (p->batch < 1 || p->batch > SPEED_MAX_BATCH || p->n_prompt < 1 || p->out_len < 2 || p->runs < 1 || p->warmup < 0)
         return err_usage(err,
@@ -110,59 +114,136 @@ static int check(const struct engine_variant *v, const struct engine_limits *k, 
                          "%lld, %lld, %lld and %lld (after %lld untimed) found",
                          SPEED_MAX_BATCH, (long long)p->batch, (long long)p->n_prompt, (long long)p->out_len, (long long)p->runs,
                          (long long)p->warmup);
-    double bytes = engine_cache_bytes(v, 1, k), room = (double)mem_available();
+    double bytes = (double)n * engine_cache_bytes(v, 1, k), room = (double)mem_available();
     if (room > 0 && bytes > room)
         return err_set(err, "the keys and values of %lld sequences of %lld tokens take %.1f GiB of memory; %.1f are there",
-                       (long long)p->batch, (long long)k->context, bytes / (1 << 30), room / (1 << 30));
+                       (long long)(n * p->batch), (long long)k->context, bytes / (1 << 30), room / (1 << 30));
     return 0;
 }
 
-static void summarise(struct speed_result *r, const struct timing *t, const struct speed_protocol *p)
+struct spread {
+    double mean, std; /* std: of a sample; 0 for one value */
+};
+
+/* Of of(t[i], first[i]) over n runs. */
+static struct spread spread_of(double (*of)(const struct timing *t, const struct timing *first), const struct timing *t,
+                               const struct timing *first, int64_t n)
 {
-    double n = (double)p->runs, prefill = 0, decode = 0, squares = 0, decoded = 0;
+    struct spread s = {0};
+    for (int64_t i = 0; i < n; i++)
+        s.mean += of(&t[i], &first[i]) / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        s.std += pow(of(&t[i], &first[i]) - s.mean, 2);
+    s.std = n > 1 ? sqrt(s.std / (double)(n - 1)) : 0;
+    return s;
+}
+
+static double latency(const struct timing *t, const struct timing *first)
+{
+    (void)first;
+    return t->prefill + t->decode;
+}
+
+static double decode_rate(const struct timing *t, const struct timing *first)
+{
+    (void)first;
+    return (double)t->decoded / t->decode;
+}
+
+static double ratio(const struct timing *t, const struct timing *first)
+{
+    return decode_rate(t, NULL) / decode_rate(first, NULL);
+}
+
+/* t, first [runs]: of this model, and of the first one in the same turns. */
+static void summarise(struct speed_result *r, const struct timing *t, const struct timing *first, const struct speed_protocol *p)
+{
+    double n = (double)p->runs, prefill = 0, decode = 0, decoded = 0;
     for (int64_t i = 0; i < p->runs; i++) {
         prefill += t[i].prefill;
         decode += t[i].decode;
         decoded += (double)t[i].decoded;
     }
-    r->latency_s = (prefill + decode) / n;
-    for (int64_t i = 0; i < p->runs; i++)
-        squares += pow(t[i].prefill + t[i].decode - r->latency_s, 2);
-    r->latency_std = p->runs > 1 ? sqrt(squares / (n - 1)) : 0;
+    struct spread whole = spread_of(latency, t, first, p->runs), rate = spread_of(decode_rate, t, first, p->runs),
+                  to_first = spread_of(ratio, t, first, p->runs);
+    r->latency_s = whole.mean;
+    r->latency_std = whole.std;
+    r->decode_std = rate.std;
+    r->ratio = to_first.mean;
+    r->ratio_std = to_first.std;
     r->prefill_tok_s = (double)(p->batch * p->n_prompt) * n / prefill;
     r->decode_tok_s = decoded / decode;
     r->throughput_tok_s = (double)(p->batch * p->out_len) * n / (prefill + decode);
 }
 
+static int rig_open(struct rig *g, const struct compute *c, const struct engine_limits *limits, struct err *err)
+{
+    const struct speed_protocol *p = g->p;
+    g->timings = mem_alloc((size_t)(p->warmup + p->runs), sizeof *g->timings, err);
+    g->ids = mem_alloc((size_t)p->batch, (size_t)p->out_len * sizeof *g->ids, err);
+    return g->timings && g->ids ? lane_open(&g->lane, &g->v, c, limits, err) : -1;
+}
+
+static void rig_close(struct rig *g)
+{
+    if (g->lane.v)
+        lane_close(&g->lane);
+    free(g->ids);
+    free(g->timings);
+}
+
+/* ids: of the first one's last run, or NULL. */
+static int measure(struct speed_result *r, int32_t *ids, const struct engine_variant *v, int64_t n, const struct compute *c,
+                   const int32_t *prompts, const struct speed_protocol *p, struct progress *progress, struct err *err)
+{
+    struct engine_limits limits = {.slots = p->batch, .context = p->n_prompt + p->out_len};
+    int64_t tokens = 0, turns = p->warmup + p->runs;
+    int rc = -1;
+    if (check(v, n, &limits, p, err) != 0)
+        return -1;
+    struct rig *rigs = calloc((size_t)n, sizeof *rigs);
+    if (!rigs)
+        return err_set(err, "out of memory");
+    limits.prefill = max_i64(QUERY_TILE, min_i64(PREFILL_ROWS, p->batch * p->n_prompt));
+    for (int64_t k = 0; k < n; k++) {
+        rigs[k] = (struct rig){.p = p, .v = v[k], .progress = progress, .tokens = &tokens};
+        r[k] = (struct speed_result){.bytes_per_token = speed_bytes_per_step(v[k].m, p->batch) / p->batch};
+        if (rig_open(&rigs[k], c, &limits, err) != 0)
+            goto done;
+    }
+    progress_begin(progress, "timing", n * turns * p->batch * p->out_len, "tokens");
+    for (int64_t i = 0; i < turns; i++)
+        for (int64_t k = 0; k < n; k++)
+            if (one_run(&rigs[k].timings[i], &rigs[k], prompts, &r[k].first_token_at, err) != 0)
+                goto done;
+    progress_end(progress);
+    for (int64_t k = 0; k < n; k++) {
+        summarise(&r[k], rigs[k].timings + p->warmup, rigs[0].timings + p->warmup, p);
+        r[k].prompt_rows = rigs[k].prompt_rows;
+    }
+    if (ids)
+        memcpy(ids, rigs[0].ids, (size_t)(p->batch * p->out_len) * sizeof *ids);
+    rc = 0;
+done:
+    for (int64_t k = 0; k < n; k++)
+        rig_close(&rigs[k]);
+    free(rigs);
+    return rc;
+}
+
 int speed_measure(struct speed_result *r, int32_t *ids, const struct model *m, const struct compute *c, const struct lora_set *lora,
                   const int32_t *prompts, const struct speed_protocol *p, struct progress *progress, struct err *err)
 {
-    struct engine_variant v = {m, lora};
-    struct engine_limits limits = {.slots = p->batch, .context = p->n_prompt + p->out_len};
-    struct rig g = {.p = p, .progress = progress};
-    struct timing *timings = NULL;
-    int rc = -1;
-    if (check(&v, &limits, p, err) != 0)
-        return -1;
-    limits.prefill = max_i64(QUERY_TILE, min_i64(PREFILL_ROWS, p->batch * p->n_prompt));
-    *r = (struct speed_result){.bytes_per_token = speed_bytes_per_step(m, p->batch) / p->batch};
-    timings = mem_alloc((size_t)(p->warmup + p->runs), sizeof *timings, err);
-    g.ids = mem_alloc((size_t)p->batch, (size_t)p->out_len * sizeof *g.ids, err);
-    if (!timings || !g.ids || lane_open(&g.lane, &v, c, &limits, err) != 0)
-        goto done;
-    progress_begin(progress, "timing", (p->warmup + p->runs) * p->batch * p->out_len, "tokens");
-    for (int64_t i = 0; i < p->warmup + p->runs; i++)
-        if (one_run(&timings[i], &g, prompts, &r->first_token_at, err) != 0)
-            goto done;
-    progress_end(progress);
-    summarise(r, timings + p->warmup, p);
-    r->prompt_rows = g.prompt_rows;
-    if (ids)
-        memcpy(ids, g.ids, (size_t)(p->batch * p->out_len) * sizeof *ids);
-    rc = 0;
-done:
-    lane_close(&g.lane);
-    free(g.ids);
-    free(timings);
+    return measure(r, ids, &(struct engine_variant){m, lora}, 1, c, prompts, p, progress, err);
+}
+
+int speed_measure_turns(struct speed_result *r, const struct model *const *models, int64_t n, const struct compute *c,
+                        const int32_t *prompts, const struct speed_protocol *p, struct progress *progress, struct err *err)
+{
+    struct engine_variant *v = mem_alloc((size_t)n, sizeof *v, err);
+    for (int64_t k = 0; v && k < n; k++)
+        v[k] = (struct engine_variant){models[k], NULL};
+    int rc = v ? measure(r, NULL, v, n, c, prompts, p, progress, err) : -1;
+    free(v);
     return rc;
 }

@@ -18,6 +18,8 @@ struct speed_protocol {
 struct speed_result {
     double prefill_tok_s;          /* prompt tokens of all sequences per second */
     double decode_tok_s;           /* new tokens of all sequences per second, once each has its first */
+    double decode_std;             /* sample standard deviation of that over the runs; 0 for one run */
+    double ratio, ratio_std;       /* decode_tok_s to the first model's in the same turn: mean and standard deviation over the turns */
     double latency_s, latency_std; /* of a whole run: mean and sample standard deviation */
     double throughput_tok_s;       /* new tokens per second of a whole run */
     double first_token_at;         /* clock_seconds() when every sequence of the first run had a token */
@@ -28,6 +30,10 @@ struct speed_result {
 /* Greedy continuations of prompts [batch, n_prompt]. ids [batch, out_len]: those of the last run; or NULL. */
 int speed_measure(struct speed_result *r, int32_t *ids, const struct model *m, const struct compute *c, const struct lora_set *lora,
                   const int32_t *prompts, const struct speed_protocol *p, struct progress *progress, struct err *err);
+
+/* n models that take turns, run by run, so that what the machine does meanwhile meets all alike. r [n]. */
+int speed_measure_turns(struct speed_result *r, const struct model *const *models, int64_t n, const struct compute *c,
+                        const int32_t *prompts, const struct speed_protocol *p, struct progress *progress, struct err *err);
 
 /* Bytes of the weights that one decoding step of `batch` sequences reads: every block that runs, the head, a row of the embedding
  * each. */

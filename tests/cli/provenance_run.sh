@@ -45,6 +45,7 @@ cat >tiny.json <<'X'
 X
 succeeds run tiny.json --out made --json --quiet
 h5=made/evaluation.h5
+cp .log/out run.json
 attribute $h5 / title 'a <b>tiny</b> experiment'
 attribute $h5 / config tiny.json
 attribute $h5 / config_sha256 "$(sum tiny.json)"
@@ -62,4 +63,19 @@ for model in intact pruned retrained; do
     "$tool" attribute $h5 $model/texts/0 wall_seconds >.log/out || complain "$model: seconds"
 done
 [ "$("$tool" attribute $h5 intact model_fingerprint)" != "$("$tool" attribute $h5 pruned model_fingerprint)" ] || complain "two models, one fingerprint"
+echo "--- speeds in turns"
+[ "$("$tool" get run.json stages_reused)" = 0 ] || complain "nothing was there to reuse"
+[ "$(ls made/stages | grep -c speed)" = 1 ] || complain "one stage for all speeds: $(ls made/stages)"
+grep -q ' ± .*tokens\|no difference beyond the noise\|%' made/report.html && grep -q 'took turns' made/report.html || complain "the report's speeds"
+succeeds eval speed model --drop "" --drop 1 --out-len 4 --runs 3 --json --quiet
+says .log/out '"variants":[{"drop":""'
+says .log/out '{"drop":"1"'
+says .log/out '"decode_ratio":1.0,"decode_ratio_std":0.0'
+says .log/out '"decode_std"'
+succeeds eval speed model --drop 1 --out-len 4 --runs 2 --json --quiet && ! grep -q variants .log/out || complain "one model is no list"
+succeeds eval speed model --drop "" --drop 1 --batch 1,2 --out-len 4 --runs 2 --quiet && [ "$(grep -c "of the first's" .log/out)" = 4 ] || complain "the table"
+fails 'block 9' eval speed model --drop "" --drop 9 --out-len 4
+usage '--adapter' eval speed model --drop "" --drop 1 --adapter tuned
+succeeds run tiny.json --out made --json --quiet # 4 stages, 3 times inspect, generate and 2 texts, and the speeds
+[ "$("$tool" get .log/out stages_reused)" = 17 ] || complain "$(cat .log/out)"
 verdict

@@ -38,7 +38,7 @@ static const double loss[3] = {3, 2.5, 2}, rates[3] = {1e-4, 2e-4, 1e-4}, eval_l
 static const int64_t eval_step[2] = {0, 3};
 static const double ppl[3][1] = {{20}, {260}, {25}};
 static const struct report_model models[3] = {
-    {"intact", 134515008, 4, ppl[0], 40}, {"pruned", 107612006, 3, ppl[1], 50}, {"retrained", 107612006, 3, ppl[2], 0}};
+    {"intact", 134515008, 4, ppl[0], 40, 2}, {"pruned", 107612006, 3, ppl[1], 50, 3}, {"retrained", 107612006, 3, ppl[2], 0, 0}};
 static const char *const texts[1] = {"prose"}, *const prompts[1] = {"Once"};
 static const char *const answers[3] = {" upon a time", NULL, " again"};
 static const char *const facts[1][2] = {{"Seed", "1234"}};
@@ -126,6 +126,28 @@ static void test_parts_left_out(void **state)
     assert_nested(t);
     assert_int_equal(occurrences(t, "<section"), 1);
     free(t);
+}
+
+/* A speed has its spread, and a difference that the two spreads explain is none. */
+static void test_speeds(void **state)
+{
+    (void)state;
+    static const struct {
+        double std;
+        const char *says;
+    } cases[] = {{3, "40.00 ± 3.00"}, {4.9, "+25.0 %"}, {5, "no difference beyond the noise"}, {0, "noise not measured"}};
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        struct report r = full();
+        struct report_model m[2] = {{"intact", 10, 4, ppl[0], 40, cases[k].std}, {"pruned", 8, 3, ppl[0], 50, cases[k].std}};
+        r.models = m;
+        r.n_models = 2;
+        r.n_prompts = 0;
+        char *t = page(&r);
+        assert_nested(t);
+        assert_int_equal(occurrences(t, cases[k].says), 2); /* table and summary */
+        assert_int_equal(occurrences(t, "+25.0 %"), k < 2 ? 2 : 0);
+        free(t);
+    }
 }
 
 static void test_escaping(void **state)
@@ -308,6 +330,7 @@ int main(void)
         cmocka_unit_test(test_full),      cmocka_unit_test(test_parts_left_out), cmocka_unit_test(test_escaping),
         cmocka_unit_test(test_utf8),      cmocka_unit_test(test_numbers),        cmocka_unit_test(test_scales),
         cmocka_unit_test(test_odd_input), cmocka_unit_test(test_long_run),       cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_speeds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,6 +89,28 @@ static void together_is_alone(void **state)
         }
 }
 
+/* Models that take turns are each timed as often as one alone, and compared turn by turn. */
+static void in_turns(void **state)
+{
+    static const struct speed_protocol p = {2, 12, 6, 1, 3};
+    struct fixture *f = *state;
+    int32_t prompts[SPEED_MAX_BATCH * MOST_IN];
+    struct model view;
+    struct speed_result r[3];
+    OK(model_view(&view, &f->m, &err));
+    OK(model_drop_list(&view, "0", &err));
+    const struct model *const models[] = {&f->m, &view, &f->m};
+    make_prompts(prompts, p.batch, p.n_prompt);
+    OK(speed_measure_turns(r, models, 3, &f->c, prompts, &p, NULL, &err));
+    assert_true(r[0].ratio == 1 && r[0].ratio_std == 0);
+    for (int k = 0; k < 3; k++) {
+        assert_int_equal(r[k].prompt_rows, p.batch * p.n_prompt);
+        assert_true(r[k].decode_tok_s > 0 && r[k].decode_std > 0 && r[k].ratio > 0 && isfinite(r[k].ratio_std));
+    }
+    assert_true(r[1].bytes_per_token < r[0].bytes_per_token && r[2].bytes_per_token == r[0].bytes_per_token);
+    model_view_free(&view);
+}
+
 static void bytes_of_a_step(void **state)
 {
     struct fixture *f = *state;
@@ -118,7 +140,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(together_is_alone),
-        cmocka_unit_test(bytes_of_a_step),
+        cmocka_unit_test(bytes_of_a_step), cmocka_unit_test(in_turns),
         cmocka_unit_test(what_is_refused),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);
