@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/comparison.h"
+#include "cli/comparison_facts.h"
 #include "cli/comparison_tasks.h"
 #include "cli/scoring.h"
 #include "cli/texts.h"
@@ -31,6 +31,7 @@ struct job {
     struct calibration cal;
     struct eval_text texts[MAX_COMPARED_TEXTS];
     const char *text_names[MAX_COMPARED_TEXTS];
+    struct comparison_text sources[MAX_COMPARED_TEXTS];
     struct eval_tasks tasks;
     double ratios[MAX_RATIOS];
     char *list; /* the text paths, cut apart */
@@ -70,13 +71,14 @@ static int open_texts(struct job *j, const char *list, const struct text_words *
     return 0;
 }
 
-static int evaluate(double *ppl, const struct job *j, struct err *err)
+static int evaluate(double *ppl, struct job *j, struct err *err)
 {
     struct ppl_result r;
     for (int64_t i = 0; i < j->k.n_texts; i++) {
         if (eval_text_ppl(&r, &j->texts[i], j->s, &j->cli->progress, err) != 0)
             return -1;
         ppl[i] = r.ppl;
+        comparison_text_set(&j->sources[i], &j->texts[i], &r); /* the same of every model */
     }
     return 0;
 }
@@ -134,10 +136,34 @@ static int largest_count(int64_t *count, const struct job *j, struct err *err)
 
 /* ---- what is left behind ---- */
 
+static int characters(const char *utf8)
+{
+    int n = 0;
+    for (; *utf8; utf8++)
+        n += (*utf8 & 0xC0) != 0x80;
+    return n;
+}
+
+/* Of a text's column: its name, which is not cut, or a perplexity. */
+static int text_width(const char *name)
+{
+    enum { LEAST = 12 };
+    int n = characters(name);
+    return n > LEAST ? n : LEAST;
+}
+
+/* "wiki.test.raw: first 3,072 of 304,896 tokens, sha256 1ab..." */
+static void print_texts(FILE *out, const struct job *j)
+{
+    char part[PART_SIZE];
+    for (int64_t t = 0; t < j->k.n_texts; t++)
+        fprintf(out, "%s: %s, sha256 %.12s\n", j->text_names[t], comparison_text_part(part, &j->sources[t]), j->sources[t].sha256);
+}
+
 static void print_values(FILE *out, const struct comparison *k, const double *ppl, const struct zeroshot_scores *z)
 {
     for (int64_t t = 0; t < k->n_texts; t++)
-        fprintf(out, "  %12.2f", ppl[t]);
+        fprintf(out, "  %*.2f", text_width(k->texts[t]), ppl[t]);
     if (k->n_tasks > 0)
         fprintf(out, "  %11.2f", 100 * z->average);
 }
@@ -147,7 +173,7 @@ static void print_table(FILE *out, const struct comparison *k)
     char name[UNIT_NAME];
     fprintf(out, "%-20s %6s %-9s %10s", "criterion", "ratio", "ends", "parameters");
     for (int64_t t = 0; t < k->n_texts; t++)
-        fprintf(out, "  %12.12s", k->texts[t]);
+        fprintf(out, "  %*s%s", text_width(k->texts[t]) - characters(k->texts[t]), "", k->texts[t]);
     fprintf(out, "%s  dropped\n", k->n_tasks > 0 ? "  zero-shot %" : "");
     fprintf(out, "%-20s %6s %-9s %8.2f M", "intact", "", "", 1e-6 * (double)k->intact_params);
     print_values(out, k, k->intact_ppl, &k->intact_zeroshot);
@@ -175,77 +201,30 @@ static void print_tasks(FILE *out, const struct job *j)
     fputc('\n', out);
 }
 
-enum { MAX_FACTS = 20, FACT_SIZE = 512 };
-
-struct facts {
-    const char *pair[MAX_FACTS][2];
-    char text[MAX_FACTS][FACT_SIZE];
-    int64_t n;
-};
-
-static void add_fact(struct facts *f, const char *name, const char *value)
-{
-    if (!value || f->n == MAX_FACTS)
-        return;
-    snprintf(f->text[f->n], sizeof f->text[f->n], "%s", value);
-    f->pair[f->n][0] = name;
-    f->pair[f->n][1] = f->text[f->n];
-    f->n++;
-}
-
-/* "piqa 100 of 1838, boolq 100 of 3270, from number 50 on" */
-static void add_task_facts(struct facts *f, const struct eval_tasks *t)
-{
-    char text[FACT_SIZE];
-    int n = 0;
-    if (t->n == 0)
-        return;
-    for (int64_t i = 0; i < t->n; i++)
-        n += snprintf(text + n, sizeof text - (size_t)n, "%s%s %lld of %lld", i ? ", " : "", t->task[i]->name,
-                      (long long)t->set[i].n, (long long)t->set[i].n_rows);
-    if (t->words.offset > 0)
-        snprintf(text + n, sizeof text - (size_t)n, ", from number %lld on", (long long)t->words.offset);
-    add_fact(f, "zero-shot documents", text);
-    add_fact(f, "zero-shot BOS", t->words.bos ? "before every text" : "none");
-}
-
-static void collect_facts(struct facts *f, const struct job *j, const json_t *result)
-{
-    static const char *const strings[][2] = {{"model", "model"},           {"model hash", "model_hash"},
-                                             {"weights", "dtype"},         {"instruction set", "isa"},
-                                             {"OpenBLAS kernels", "blas"}, {"espalier", "program_version"}};
-    char text[96];
-    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
-        add_fact(f, strings[i][0], json_string_value(json_object_get(result, strings[i][1])));
-    add_fact(f, "calibration", path_base(j->cal.file));
-    add_fact(f, "calibration sha256", j->cal.sha256);
-    snprintf(text, sizeof text, "%lld x %lld tokens, seed %lld", (long long)j->cal.n, (long long)j->cal.len, (long long)j->o->seed);
-    add_fact(f, "calibration rows", text);
-    add_fact(f, "perplexity protocol", j->texts[0].protocol.name);
-    add_task_facts(f, &j->tasks);
-    snprintf(text, sizeof text, "first %lld, last %lld blocks", (long long)j->k.keep_first, (long long)j->k.keep_last);
-    add_fact(f, "protected ends", text);
-    snprintf(text, sizeof text, "%.1f s", json_real_value(json_object_get(result, "wall_seconds")));
-    add_fact(f, "took", text);
-    snprintf(text, sizeof text, "%.0f MiB", (double)json_integer_value(json_object_get(result, "peak_rss_bytes")) / (1 << 20));
-    add_fact(f, "peak memory", text);
-}
-
 static int write_all(struct job *j, const char *dir, struct err *err)
 {
-    struct facts facts = {.n = 0};
+    const struct comparison_origin from = {&j->k, &j->cal, &j->tasks, j->sources, j->o->seed};
+    struct facts facts;
+    comparison_facts(&facts, &from, j->cli->result);
+    json_t *record = comparison_record(&from, j->cli->result);
     char *csv = path_join(dir, "compare.csv", err), *h5 = path_join(dir, "compare.h5", err),
          *html = path_join(dir, "compare.html", err);
-    struct comparison_sheet sheet = {
-        .k = &j->k, .title = "Criteria compared", .model = path_base(j->s->m.path), .facts = facts.pair};
-    collect_facts(&facts, j, j->cli->result);
-    sheet.n_facts = facts.n;
-    int rc = csv && h5 && html && comparison_write_csv(csv, &j->k, err) == 0 && comparison_write_h5(h5, &sheet, err) == 0
+    struct comparison_sheet sheet = {.k = &j->k,
+                                     .title = "Criteria compared",
+                                     .model = path_base(j->s->m.path),
+                                     .n_facts = facts.n,
+                                     .facts = facts.pair,
+                                     .sources = j->sources,
+                                     .record = record};
+    int rc = csv && h5 && html && comparison_write_csv(csv, &sheet, err) == 0 && comparison_write_h5(h5, &sheet, err) == 0
                  ? comparison_write_html(html, &sheet, err)
                  : -1;
-    if (rc == 0)
+    if (rc == 0) {
+        json_object_update(j->cli->result, record);
         json_object_update_new(j->cli->result,
                                json_pack("{so so so}", "csv", json_text(csv), "h5", json_text(h5), "report", json_text(html)));
+    }
+    json_decref(record);
     free(csv);
     free(h5);
     free(html);
@@ -285,6 +264,7 @@ static int run(struct job *j, const struct compare_words *w, const struct text_w
         print_table(j->cli->out, &j->k);
         if (j->tasks.n > 0)
             print_tasks(j->cli->out, j);
+        print_texts(j->cli->out, j);
         fprintf(j->cli->out, "report: %s\n", json_string_value(json_object_get(j->cli->result, "report")));
     }
     rc = 0;

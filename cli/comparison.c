@@ -39,7 +39,31 @@ static void fields_measured(FILE *f, const struct comparison *k, const double *p
         field_number(f, z->average);
     for (int64_t t = 0; t < k->n_tasks; t++)
         field_number(f, z->acc[t]);
+}
+
+static void fields_sources(FILE *f, const struct comparison_sheet *s)
+{
+    for (int64_t t = 0; s->sources && t < s->k->n_texts; t++) {
+        const struct comparison_text *text = &s->sources[t];
+        if (t == 0)
+            field(f, false, text->protocol);
+        fprintf(f, ",%lld,%lld,%s,%s", (long long)text->scored, (long long)text->in_text, text->rows, text->sha256);
+    }
     fputc('\n', f);
+}
+
+static void sources_head(FILE *f, const struct comparison_sheet *s)
+{
+    static const char *const of[] = {"tokens_scored", "tokens_in_text", "rows", "sha256"};
+    char name[512];
+    if (!s->sources || s->k->n_texts < 1)
+        return;
+    fputs(",protocol", f); /* one for all texts */
+    for (int64_t t = 0; t < s->k->n_texts; t++)
+        for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+            snprintf(name, sizeof name, "%s: %s", of[i], s->k->texts[t]);
+            field(f, false, name);
+        }
 }
 
 static void csv_variant(FILE *f, const struct comparison *k, const struct variant *v)
@@ -58,7 +82,8 @@ static void csv_variant(FILE *f, const struct comparison *k, const struct varian
 
 static void csv(FILE *f, const void *what)
 {
-    const struct comparison *k = what;
+    const struct comparison_sheet *s = what;
+    const struct comparison *k = s->k;
     char name[512];
     fputs("criterion,ratio,protected,count,dropped,parameters,cut_swap_probability", f);
     for (int64_t t = 0; t < k->n_texts; t++) {
@@ -68,15 +93,19 @@ static void csv(FILE *f, const void *what)
     fputs(k->n_tasks > 0 ? ",zeroshot_average" : "", f);
     for (int64_t t = 0; t < k->n_tasks; t++)
         fprintf(f, ",%s: %s", task_metric(k->tasks[t]), k->tasks[t]->name);
+    sources_head(f, s);
     fprintf(f, "\nintact,0,,0,,%lld,", (long long)k->intact_params);
     fields_measured(f, k, k->intact_ppl, &k->intact_zeroshot);
-    for (int64_t i = 0; i < k->n_variants; i++)
+    fields_sources(f, s);
+    for (int64_t i = 0; i < k->n_variants; i++) {
         csv_variant(f, k, &k->variants[i]);
+        fields_sources(f, s);
+    }
 }
 
-int comparison_write_csv(const char *path, const struct comparison *k, struct err *err)
+int comparison_write_csv(const char *path, const struct comparison_sheet *s, struct err *err)
 {
-    return text_write(path, csv, k, err);
+    return text_write(path, csv, s, err);
 }
 
 /* ---- HDF5 ---- */
@@ -225,15 +254,44 @@ static int put_tasks(struct h5_writer *w, const struct comparison *k, struct are
                : -1;
 }
 
-/* Facts come first, so that none of them takes the place of an attribute that readers rely on. */
+/* text_... [n_texts] */
+static int put_sources(struct h5_writer *w, const struct comparison_sheet *s, struct arena *a, struct err *err)
+{
+    int64_t n = s->k->n_texts;
+    if (!s->sources)
+        return 0;
+    const char **text = arena_alloc(a, (size_t)n, 3 * sizeof *text, err);
+    int64_t *count = arena_alloc(a, (size_t)n, 3 * sizeof *count, err);
+    if (!text || !count)
+        return -1;
+    for (int64_t t = 0; t < n; t++) {
+        const struct comparison_text *source = &s->sources[t];
+        text[t] = source->sha256;
+        text[n + t] = source->protocol;
+        text[2 * n + t] = source->rows;
+        count[t] = source->scored;
+        count[n + t] = source->used;
+        count[2 * n + t] = source->in_text;
+    }
+    return h5_put_strings(w, "text_sha256", text, n, err) == 0 && h5_put_strings(w, "text_protocol", text + n, n, err) == 0 &&
+                   h5_put_strings(w, "text_rows", text + 2 * n, n, err) == 0 &&
+                   h5_put_i64(w, "text_tokens_scored", count, &n, 1, err) == 0 &&
+                   h5_put_i64(w, "text_tokens_used", count + n, &n, 1, err) == 0
+               ? h5_put_i64(w, "text_tokens_in_text", count + 2 * n, &n, 1, err)
+               : -1;
+}
+
+/* Facts come first, so that none of them takes the place of an attribute that readers rely on; the record, which has the names
+ * and values that every result has, comes last. */
 static int put_attributes(struct h5_writer *w, const struct comparison_sheet *s, struct err *err)
 {
     for (int64_t i = 0; i < s->n_facts; i++)
         if (h5_attr_string(w, "/", s->facts[i][0], s->facts[i][1], err) != 0)
             return -1;
     return h5_attr_string(w, "/", "title", s->title, err) == 0 && h5_attr_string(w, "/", "model", s->model, err) == 0 &&
-                   h5_attr_i64(w, "/", "keep_first", s->k->keep_first, err) == 0
-               ? h5_attr_i64(w, "/", "keep_last", s->k->keep_last, err)
+                   h5_attr_i64(w, "/", "keep_first", s->k->keep_first, err) == 0 &&
+                   h5_attr_i64(w, "/", "keep_last", s->k->keep_last, err) == 0
+               ? (s->record ? h5_attr_json(w, s->record, err) : 0)
                : -1;
 }
 
@@ -250,7 +308,7 @@ int comparison_write_h5(const char *path, const struct comparison_sheet *s, stru
         h5_put_strings(&w, "texts", k->texts, k->n_texts, err) != 0 || put_variants(&w, k, &arena, err) != 0 ||
         h5_put_f64(&w, "intact/ppl", k->intact_ppl, &k->n_texts, 1, err) != 0 ||
         h5_put_i64(&w, "intact/params", &k->intact_params, NULL, 0, err) != 0 || put_tasks(&w, k, &arena, err) != 0 ||
-        put_attributes(&w, s, err) != 0)
+        put_sources(&w, s, &arena, err) != 0 || put_attributes(&w, s, err) != 0)
         goto done;
     rc = h5_writer_commit(&w, err);
 done:

@@ -26,6 +26,7 @@ void html_text(FILE *f, const char *s);
 enum { NUMBER_SIZE = 48 };
 
 const char *number_plain(char out[NUMBER_SIZE], double v);               /* 20.35, 12,345, 1.2 x 10^7 in typographic form */
+const char *number_whole(char out[NUMBER_SIZE], int64_t n);              /* 304,896 */
 const char *number_count(char out[NUMBER_SIZE], int64_t n);              /* 134.5 M */
 const char *number_change(char out[NUMBER_SIZE], double v, double from); /* "+3.2 %", or "x12" beyond tenfold */
 const char *number_tick(char out[NUMBER_SIZE], double v);                /* as short as is exact: 0.5, 2,000, 10^6 */

@@ -137,6 +137,14 @@ const char *number_plain(char out[NUMBER_SIZE], double v)
     return out;
 }
 
+const char *number_whole(char out[NUMBER_SIZE], int64_t n)
+{
+    char digits[32];
+    snprintf(digits, sizeof digits, "%lld", (long long)n);
+    group_thousands(out, digits);
+    return out;
+}
+
 const char *number_count(char out[NUMBER_SIZE], int64_t n)
 {
     static const struct {

@@ -79,4 +79,49 @@ is r.json "$(sum tasks/piqa/valid.jsonl)" tasks piqa sha256
 is r.json 2 options limit
 is r.json false options bos
 
+echo "--- compare"
+cp calib.txt a-long-name.test.raw && head -n 9 calib.txt >short.txt
+rows=(--calib calib.txt --samples 3 --seq-len 16)
+succeeds compare model "${rows[@]}" --text a-long-name.test.raw,short.txt --max-tokens 300 --criteria bi --ratios 0.25 --quiet --out c || verdict
+cp .log/out printed
+grep -q ' a-long-name.test.raw  *short.txt  dropped' printed || complain "the names of texts are not cut: $(sed -n 2p printed)"
+grep -q "^a-long-name.test.raw: first 300 of [0-9,]* tokens, sha256 ${calib_sum:0:12}$" printed || complain "what compare prints of a text"
+result compare model "${rows[@]}" --text a-long-name.test.raw,short.txt --max-tokens 300 --criteria bi --ratios 0.25 --out c
+is r.json "$calib_sum" texts 0 text_sha256
+is r.json "$whole" texts 0 tokens_in_text
+is r.json 300 texts 0 tokens_used
+is r.json "$(sum short.txt)" texts 1 text_sha256
+scored=$("$tool" get r.json texts 0 tokens_scored)
+[ "${scored:-0}" -gt 0 ] && [ "$scored" -le 301 ] || complain "tokens_scored of a text: ${scored:-none}"
+is r.json 300 options max-tokens
+is r.json 4 options keep-first
+
+commas() { sed ':a; s/^\([0-9]*\)\([0-9]\{3\}\)/\1,\2/; ta' <<<"$1"; }
+for part in "first 300 of $(commas "$whole") tokens, $scored scored; rows: raw; sha256 $calib_sum" "$(sum short.txt)" shortened-128; do
+    grep -qF "$part" c/compare.html || complain "compare.html should say: $part"
+done
+
+columns=$(sed -n '1s/.*,ppl: short.txt,//p' c/compare.csv)
+of() { echo "tokens_scored: $1,tokens_in_text: $1,rows: $1,sha256: $1"; }
+[ "$columns" = "protocol,$(of a-long-name.test.raw),$(of short.txt)" ] || complain "the last columns of compare.csv: $columns"
+[ "$(grep -c ",shortened-128,$scored,$whole,raw,$calib_sum,.*,raw,$(sum short.txt)$" c/compare.csv)" = 3 ] || complain "sources in every row"
+
+attribute() { "$tool" attribute c/compare.h5 / "$1"; }
+[ "$("$tool" ints c/compare.h5 text_tokens_in_text | sed 's/,.*//')" = "[$whole" ] || complain "compare.h5: text_tokens_in_text"
+[ "$("$tool" ints c/compare.h5 text_tokens_scored | sed 's/,.*//')" = "[$scored" ] || complain "compare.h5: text_tokens_scored"
+[ "$("$tool" ints c/compare.h5 text_tokens_used | sed 's/,.*//')" = "[300" ] || complain "compare.h5: text_tokens_used"
+for name in program_version command model model_hash model_fingerprint isa calibration calibration_sha256 protocol; do
+    [ "$(attribute $name)" = "$("$tool" get r.json $name)" ] || complain "compare.h5: $name: $(attribute $name)"
+done
+for name in samples seq_len seed threads keep_first keep_last; do
+    grep -qE '^[0-9]+$' <<<"$(attribute $name)" || complain "compare.h5: $name: a number was expected"
+done
+[ "$(attribute calibration_sha256)" = "$calib_sum" ] || complain "compare.h5: the sum of the calibration"
+attribute wall_seconds | grep -qE '^[0-9.]+' && attribute peak_rss_bytes | grep -qE '^[0-9]+' || complain "compare.h5: time and memory"
+attribute options >options.json && is options.json 300 max-tokens
+is options.json 60.0 save-every
+attribute arguments | grep -q '"--max-tokens","300"' || complain "compare.h5: arguments"
+attribute texts | grep -q "$calib_sum" || complain "compare.h5: the sums of the texts"
+[ "$(attribute 'protected ends')" = "first 4, last 2 blocks" ] || complain "compare.h5: what is said in words stays"
+
 verdict

@@ -96,7 +96,7 @@ evaluated() { # FILE.csv KEYS WORDS...: what eval zeroshot says of each row's dr
 }
 succeeds "${table[@]}" --criteria ppl,magnitude --tasks $seven --data tasks --out c
 cp .log/out c.txt
-head -n 1 c/compare.csv | grep -q ',zeroshot_average,acc: boolq,acc: piqa,acc_norm: hellaswag,acc: winogrande,acc: arc_easy,acc_norm: arc_challenge,acc_norm: openbookqa$' || complain "the header"
+head -n 1 c/compare.csv | grep -q ',zeroshot_average,acc: boolq,acc: piqa,acc_norm: hellaswag,acc: winogrande,acc: arc_easy,acc_norm: arc_challenge,acc_norm: openbookqa,protocol,' || complain "the header"
 [ "$(column c/compare.csv 9 | wc -l)" = 9 ] && [ "$(column c/compare.csv 9 | sort -u | wc -l)" -ge 3 ] || complain "nine rows, of which some differ"
 evaluated c/compare.csv average >want.txt && same <(column c/compare.csv 9) want.txt
 evaluated c/compare.csv 'tasks hellaswag acc_norm' >want.txt && same <(column c/compare.csv 12) want.txt

@@ -143,7 +143,7 @@ static void table_to_the_letter(void **state)
     char *path = in_scratch("c.csv"), *text;
     size_t n;
     struct made *m = make();
-    OK(comparison_write_csv(path, &m->k, &err));
+    OK(comparison_write_csv(path, &m->sheet, &err));
     OK(file_read(&text, &n, path, &err));
     assert_string_equal(text, want);
     free(text);
@@ -151,7 +151,7 @@ static void table_to_the_letter(void **state)
     for (int i = 0; i < UNITS; i++)
         m->unit[i] = (struct unit){i / 2, i % 2 ? PART_FFN : PART_ATTN};
     make_variants(m);
-    OK(comparison_write_csv(path, &m->k, &err));
+    OK(comparison_write_csv(path, &m->sheet, &err));
     OK(file_read(&text, &n, path, &err));
     assert_non_null(strstr(text, "\nppl,0.3,yes,2,1.attn 1.ffn,5000000,"));
     free(text);
@@ -167,7 +167,7 @@ static void table_with_tasks(void **state)
         "ppl,0.125,yes,1,2,5500000,0.25,20.5,30,0.5,0.375,0.5,0.625\n";
     char *path = in_scratch("z.csv"), *text;
     size_t n;
-    OK(comparison_write_csv(path, &make_with_tasks()->k, &err));
+    OK(comparison_write_csv(path, &make_with_tasks()->sheet, &err));
     OK(file_read(&text, &n, path, &err));
     assert_memory_equal(text, want, strlen(want));
     assert_int_equal(occurrences(text, "\n"), VARIANTS + 2);
@@ -475,11 +475,6 @@ static void page_escapes(void **state)
 
 typedef int writer(const char *path, const struct comparison_sheet *s, struct err *e);
 
-static int write_csv(const char *path, const struct comparison_sheet *s, struct err *e)
-{
-    return comparison_write_csv(path, s->k, e);
-}
-
 static int entries(const char *dir)
 {
     int n = 0;
@@ -494,7 +489,7 @@ static int entries(const char *dir)
 static void nothing_half_written(void **state)
 {
     (void)state;
-    static writer *const writers[] = {write_csv, comparison_write_h5, comparison_write_html};
+    static writer *const writers[] = {comparison_write_csv, comparison_write_h5, comparison_write_html};
     struct made *m = make();
     struct rlimit old, small;
     char *dir = in_scratch("full"), *path = in_scratch("full/file"), *astray = in_scratch("absent/file");
