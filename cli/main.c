@@ -1,4 +1,5 @@
 #include <signal.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -6,6 +7,7 @@
 #include "cli/cli.h"
 #include "core/base/bus.h"
 #include "core/base/json.h"
+#include "core/base/part.h"
 #include "core/base/visible.h"
 
 const struct command command_table[] = {
@@ -79,7 +81,7 @@ int command_call(json_t **result, const struct cli *parent, const char *name, in
     mem_peak_reset();
     int rc = c->run(&cli, err);
     *result = cli.result;
-    return rc;
+    return rc == 0 ? bus_check(err) : rc;
 }
 
 /* Whether what was printed got out; a full disk or a closed pipe is a failure. */
@@ -90,6 +92,9 @@ static int flush_output(struct err *err)
 
 static int fail(const struct err *err)
 {
+    struct err cut = {0};
+    if (err->code != ERR_USAGE && bus_check(&cut) != 0) /* what went wrong then may come of it */
+        err = &cut;
     fprintf(stderr, "espalier: %s\n", err->msg);
     return err->code == ERR_USAGE ? 2 : 1;
 }
@@ -99,6 +104,7 @@ static void end_at_once(const char *line)
 {
     ssize_t ignored = write(STDERR_FILENO, line, strlen(line));
     (void)ignored;
+    part_remove_all();
     _exit(1);
 }
 
@@ -129,6 +135,8 @@ int main(int argc, char **argv)
                       .argc = argc - 1 - n_words,
                       .argv = argv + 1 + n_words};
     int rc = cli.out ? c->run(&cli, &err) : err_set(&err, "out of memory");
+    if (rc == 0 && (rc = bus_check(&err)) != 0)
+        __fpurge(cli.out); /* computed from a file that was cut: no result */
     if (cli.out && fclose(cli.out) != 0 && rc == 0)
         rc = err_errno(&err, "standard output");
     if (rc == 0 && json_failed()) /* the result lacks a part; files that were written have failed at once */

@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/base/bus.h"
 #include "core/base/file.h"
+#include "core/base/part.h"
 
 /* ---- making and removing ---- */
 
@@ -182,8 +184,10 @@ int dir_writer_open(struct dir_writer *w, const char *path, bool replace, struct
     }
     w->tmp = tmp;
     tmp = NULL;
-    if (lstat(w->tmp, &w->made) == 0)
+    if (lstat(w->tmp, &w->made) == 0) {
+        part_begin(w->tmp, &w->made);
         return 0;
+    }
     err_errno(err, "%s", w->tmp);
 fail:
     free(tmp);
@@ -244,6 +248,8 @@ int dir_writer_commit(struct dir_writer *w, struct err *err)
 {
     int rc = -1;
     bool replaced = w->old.st_ino != 0;
+    if (bus_check(err) != 0)
+        goto done;
     if (!replaced && renameat2(AT_FDCWD, w->tmp, AT_FDCWD, w->path, RENAME_NOREPLACE) == 0) {
         rc = 0;
     } else if (!replaced && errno != EEXIST) { /* a file system that knows no flags */
@@ -254,18 +260,22 @@ int dir_writer_commit(struct dir_writer *w, struct err *err)
         rc = replace_in_steps(w, err);
     }
     if (rc == 0) {
+        part_end(w->tmp);
         free(w->tmp);
         w->tmp = NULL;
         rc = path_sync(w->path, err);
     }
+done:
     dir_writer_abort(w);
     return rc;
 }
 
 void dir_writer_abort(struct dir_writer *w)
 {
-    if (w->tmp)
+    if (w->tmp) {
         remove_folder(w->tmp, &w->made);
+        part_end(w->tmp);
+    }
     free(w->tmp);
     free(w->path);
     *w = (struct dir_writer){0};

@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "core/base/bus.h"
+#include "core/base/part.h"
 
 int file_map(struct file_map *map, const char *path, struct err *err)
 {
@@ -40,11 +41,13 @@ int file_map(struct file_map *map, const char *path, struct err *err)
             goto done;
         }
         map->data = p;
-        bus_watch(p, map->size, path);
+        bus_watch(p, map->size, fd, path);
+        fd = -1;
     }
     rc = 0;
 done:
-    close(fd);
+    if (fd >= 0)
+        close(fd);
     return rc;
 }
 
@@ -246,8 +249,11 @@ static int open_temporary(struct file_writer *w, struct err *err)
         return -1;
     }
     w->tmp = tmp; /* from here on it is ours to remove */
-    if (fstat(fd, &w->made) == 0 && (w->f = fdopen(fd, "wb")))
-        return 0;
+    if (fstat(fd, &w->made) == 0) {
+        part_begin(tmp, &w->made);
+        if ((w->f = fdopen(fd, "wb")))
+            return 0;
+    }
     err_errno(err, "%s: cannot write", w->path);
     close(fd);
     return -1;
@@ -271,11 +277,21 @@ int file_writer_open(struct file_writer *w, const char *path, struct err *err)
     return rc;
 }
 
+/* The kernel takes no bytes from a mapped file that was cut, and calls it a bad address: not the fault of this file. */
+static int cannot_write(const struct file_writer *w, struct err *err)
+{
+    int number = errno;
+    if (bus_check(err) != 0)
+        return -1;
+    errno = number;
+    return err_errno(err, "%s: cannot write", w->path);
+}
+
 int file_writer_put(struct file_writer *w, const void *data, size_t size, struct err *err)
 {
     enum { PIECE = 8 << 20 };
     if (size > 0 && fwrite(data, 1, size, w->f) != size)
-        return err_errno(err, "%s: cannot write", w->path);
+        return cannot_write(w, err);
     if ((w->pending += size) >= PIECE &&
         w->tmp) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
         sync_file_range(fileno(w->f), 0, 0, SYNC_FILE_RANGE_WRITE);
@@ -286,7 +302,7 @@ int file_writer_put(struct file_writer *w, const void *data, size_t size, struct
 
 int file_writer_flush(struct file_writer *w, struct err *err)
 {
-    return fflush(w->f) == 0 ? 0 : err_errno(err, "%s: cannot write", w->path);
+    return fflush(w->f) == 0 ? 0 : cannot_write(w, err);
 }
 
 int file_write(const char *path, const void *data, size_t size, struct err *err)

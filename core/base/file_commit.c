@@ -3,7 +3,9 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "core/base/bus.h"
 #include "core/base/file.h"
+#include "core/base/part.h"
 
 enum { MAX_PARTS = 4 }; /* of one result */
 
@@ -45,6 +47,7 @@ static int give_name(struct file_writer *w, struct err *err)
         return err_set(err, "%s: cannot write: %s is gone, or is not the file that was written", w->path, w->tmp);
     if (rename(w->tmp, w->path) != 0)
         return err_errno(err, "%s: cannot rename", w->path);
+    part_end(w->tmp);
     free(w->tmp);
     w->tmp = NULL;
     return path_sync(w->path, err);
@@ -84,6 +87,8 @@ int file_writer_commit(struct file_writer *w, struct err *err)
             part[n] = p;
     }
     if (rc == 0)
+        rc = bus_check(err);
+    if (rc == 0)
         rc = name_parts(part, n, err);
     file_writer_abort(w);
     return rc;
@@ -95,8 +100,11 @@ void file_writer_abort(struct file_writer *w)
         file_writer_abort(w->before);
     if (w->f)
         fclose(w->f);
-    if (w->tmp && path_is_same(w->tmp, &w->made))
-        unlink(w->tmp);
+    if (w->tmp) {
+        if (path_is_same(w->tmp, &w->made))
+            unlink(w->tmp);
+        part_end(w->tmp);
+    }
     free(w->tmp);
     free(w->path);
     *w = (struct file_writer){0};

@@ -45,7 +45,7 @@ int source_pass_over(struct source *s, const struct tensor *t, const char *type,
 const char *source_cut(const struct source *s)
 {
     for (int i = 0; i < s->n_maps; i++)
-        if (s->maps[i].data && bus_hit(s->maps[i].data))
+        if (s->maps[i].data && bus_cut(s->maps[i].data))
             for (int64_t t = 0; t < s->n_tensors; t++)
                 if (s->tensors[t].data >= s->maps[i].data && s->tensors[t].data < s->maps[i].data + s->maps[i].size)
                     return s->tensors[t].file;

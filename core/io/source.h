@@ -62,7 +62,7 @@ const struct tensor *source_find(const struct source *s, const char *name);
 /* What was passed over under that name, or NULL. */
 const struct passed_over *source_passed_over(const struct source *s, const char *name);
 
-/* The file that got shorter while it was read (bus_guard's go_on), or NULL. */
+/* The file that got shorter while it was read (bus_cut), or NULL. */
 const char *source_cut(const struct source *s);
 
 /* Bytes of the model's files. */
