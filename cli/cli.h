@@ -109,11 +109,15 @@ int target_check(const struct target *t, struct err *err);
 /* "5GB", "500MB", "3G" or "3GiB", "1000000"; `option` is named in the error. */
 int parse_bytes(int64_t *bytes, const char *option, const char *text, struct err *err);
 
+struct file_writer;
+typedef int also_write_fn(struct file_writer *w, void *arg, const char *path, struct err *err);
+
 /* Writes the session's model (its blocks that run, its adapter merged in, its tokenizer), checked. hf: the folder `out`. gguf
  * and h5: the file `out` where its name ends so, else model.gguf or model.h5 in a folder. also_write, if given, adds a file of
- * its own, `name` in the folder (before it has its name), or <out without ending>.<name> beside the file. */
+ * its own, `name` in the folder, or <out without ending>.<name> beside the file; it writes all but the commit of *w. Both get their
+ * names together. */
 int session_save(struct session *s, struct cli *cli, const struct target *t, const char *name,
-                 int (*also_write)(void *arg, const char *path, struct err *err), void *arg, struct err *err);
+                 also_write_fn *also_write, void *arg, struct err *err);
 
 /* ---- commands; each returns 0, or -1 and an error ---- */
 

@@ -72,10 +72,10 @@ done:
     return rc;
 }
 
-static int write_plan(void *arg, const char *path, struct err *err)
+static int write_plan(struct file_writer *w, void *arg, const char *path, struct err *err)
 {
     struct decision *d = arg;
-    return plan_write(path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL, d->scores_path ? d->sha256 : NULL,
+    return plan_write(w, path, d->m, d->dropped, d->n, d->scores_path ? d->criterion : NULL, d->scores_path ? d->sha256 : NULL,
                       d->repair, d->facts, err);
 }
 

@@ -92,9 +92,10 @@ int target_check(const struct target *t, struct err *err)
 
 /* out is a folder: everything goes to a temporary one first. */
 static int save_folder(struct session *s, struct cli *cli, const struct target *t, const struct save_options *o, const char *name,
-                       int (*also_write)(void *arg, const char *path, struct err *err), void *arg, struct err *err)
+                       also_write_fn *also_write, void *arg, struct err *err)
 {
     struct dir_writer dir;
+    struct file_writer file;
     int rc = -1;
     if (dir_writer_open(&dir, t->out, t->force, err) != 0)
         return -1;
@@ -103,7 +104,7 @@ static int save_folder(struct session *s, struct cli *cli, const struct target *
     snprintf(inner, sizeof inner, "model%s", format->suffix ? format->suffix : "");
     model = format->suffix ? path_join(dir.tmp, inner, err) : strdup(dir.tmp);
     if (model && model_save(&s->m, &s->c, model, o, &cli->progress, err) == 0)
-        rc = !also_write ? 0 : also ? also_write(arg, also, err) : -1;
+        rc = !also_write ? 0 : also && also_write(&file, arg, also, err) == 0 ? file_writer_commit(&file, err) : -1;
     free(model);
     free(also);
     if (rc == 0)
@@ -112,25 +113,30 @@ static int save_folder(struct session *s, struct cli *cli, const struct target *
     return -1;
 }
 
+/* out is a file: what goes beside it is written first, and gets its name when the model does. */
 static int save_file(struct session *s, struct cli *cli, const struct target *t, const struct save_options *o, const char *name,
-                     int (*also_write)(void *arg, const char *path, struct err *err), void *arg, struct err *err)
+                     also_write_fn *also_write, void *arg, struct err *err)
 {
+    struct file_writer beside = {0};
+    struct save_options with = *o;
+    char *path = NULL;
     if (check_file(t, err) != 0)
         return -1;
-    if (model_save(&s->m, &s->c, t->out, o, &cli->progress, err) != 0)
-        return -1;
     if (!also_write)
-        return 0;
-    char *path;
+        return model_save(&s->m, &s->c, t->out, o, &cli->progress, err);
     if (asprintf(&path, "%.*s.%s", (int)(strlen(t->out) - strlen(format_table[o->format].suffix)), t->out, name) < 0)
         return err_set(err, "out of memory");
-    int rc = also_write(arg, path, err);
+    with.beside = &beside;
+    int rc = also_write(&beside, arg, path, err);
+    if (rc == 0)
+        rc = model_save(&s->m, &s->c, t->out, &with, &cli->progress, err);
+    file_writer_abort(&beside); /* nothing to do where it was committed */
     free(path);
     return rc;
 }
 
-int session_save(struct session *s, struct cli *cli, const struct target *t, const char *name,
-                 int (*also_write)(void *arg, const char *path, struct err *err), void *arg, struct err *err)
+int session_save(struct session *s, struct cli *cli, const struct target *t, const char *name, also_write_fn *also_write, void *arg,
+                 struct err *err)
 {
     struct plan p;
     if (read_target(&p, t, err) != 0)

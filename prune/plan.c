@@ -75,8 +75,8 @@ static json_t *zeroed_tensors(const struct model *m)
     return list;
 }
 
-int plan_write(const char *path, const struct model *m, const struct unit *dropped, int64_t n, const char *criterion,
-               const char *scores_sha256, const json_t *repair, const json_t *facts, struct err *err)
+int plan_write(struct file_writer *w, const char *path, const struct model *m, const struct unit *dropped, int64_t n,
+               const char *criterion, const char *scores_sha256, const json_t *repair, const json_t *facts, struct err *err)
 {
     json_t *kept = json_array(), *map = json_object();
     int64_t after = model_params(m), before = after;
@@ -92,7 +92,7 @@ int plan_write(const char *path, const struct model *m, const struct unit *dropp
                              "zeroed", zeroed_tensors(m), "criterion", criterion, "scores_sha256", scores_sha256, "repair", repair,
                              "params_before", (json_int_t)before, "params_after", (json_int_t)after, "model_hash", m->hash);
     json_object_update_missing(root, (json_t *)facts);
-    int rc = root ? json_write(path, root, err) : err_set(err, "%s: out of memory", path);
+    int rc = root ? json_write_part(w, path, root, err) : err_set(err, "%s: out of memory", path);
     json_decref(root);
     return rc;
 }

@@ -59,7 +59,9 @@ static int folder_content(char hex[65], const char *path, struct err *err)
         free(names[i]);
     }
     free(names);
-    if (!f || fclose(f) != 0)
+    bool whole = f && !ferror(f);
+    whole &= !f || fclose(f) == 0;
+    if (!whole)
         rc = err_set(err, "%s: out of memory", path);
     if (rc == 0)
         rc = bytes_sha256(hex, text, size, err);

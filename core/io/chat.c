@@ -387,7 +387,9 @@ int tokenizer_chat_as(char **text, const struct tokenizer *t, const char *name, 
     c.out = open_memstream(&out, &n);
     if (c.out)
         rc = render(&c, messages, generation_prompt, err);
-    if (!c.out || ferror(c.out) || fclose(c.out) != 0)
+    bool whole = c.out && !ferror(c.out);
+    whole &= !c.out || fclose(c.out) == 0;
+    if (!whole)
         rc = err_set(err, "out of memory");
 done:
     free(form);

@@ -272,7 +272,9 @@ static int hash_index(struct model *m, struct err *err)
             fprintf(f, " %lld", (long long)t->shape[d]);
         fputc('\n', f);
     }
-    if (fclose(f) != 0) {
+    bool whole = !ferror(f);
+    whole &= fclose(f) == 0;
+    if (!whole) {
         free(text);
         return err_set(err, "out of memory");
     }

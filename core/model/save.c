@@ -158,6 +158,8 @@ int saving_write(struct saving *s, const struct compute *c, bool check, struct p
     if (check && read_back(s, c, readable, progress, err) != 0)
         goto done;
     double checked = clock_seconds();
+    if (s->file)
+        s->file->before = s->o->beside;
     if (f->commit(s, err) != 0)
         goto done;
     if (s->o->told)

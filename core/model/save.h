@@ -35,6 +35,7 @@ struct save_options {
     const struct lora_set *lora;       /* merged in as W + scale B A; or NULL */
     const struct tokenizer *tokenizer; /* is written too; or NULL */
     struct save_told *told;            /* is filled in; or NULL */
+    struct file_writer *beside;        /* finished, gets its name together with a model that is one file; or NULL */
 };
 
 /* Writes the blocks of m's order, and everything around them: into the folder `path`, which must exist, or, where the format is one

@@ -135,6 +135,7 @@ static int open_gguf(struct saving *s, struct err *err)
         return -1;
     if (gguf_writer_open(&w->file, s->path, err) != 0 || put_metadata(&w->file, s, err) != 0)
         return -1;
+    s->file = &w->file.file;
     return gguf_writer_tensors(&w->file, p->entries, p->n, err);
 }
 

@@ -24,6 +24,7 @@ static int open_h5(struct saving *s, struct err *err)
     char *config = json_pretty(s->config);
     int rc = config ? h5_model_writer_open(&w->file, s->path, config, err) : err_set(err, "%s: out of memory", s->path);
     free(config);
+    s->file = &w->file.h5.out;
     if (rc == 0 && s->o->tokenizer)
         rc = tokenizer_files(s->o->tokenizer, put_file, &w->file, err);
     return rc == 0 ? h5_model_tensors(&w->file, p->entries, p->n, err) : -1;

@@ -14,7 +14,8 @@ struct saving {
     const struct manifest *manifest;
     json_t *config; /* for formats that have a config.json */
     const char *path;
-    void *writer; /* the format's own */
+    void *writer;             /* the format's own */
+    struct file_writer *file; /* the one file that the format writes; NULL where that is a folder */
 };
 
 /* A format's writer. open writes everything but the tensors' data, which put then gets in the manifest's order; flush makes it

@@ -36,7 +36,9 @@ static enum MHD_Result get_metrics(struct call *c, struct MHD_Connection *conn)
         return MHD_NO;
     engine_stats(c->s->engine, &stats);
     metrics_write(&c->s->metrics, &stats, out);
-    if (fclose(out) != 0) {
+    bool whole = !ferror(out);
+    whole &= fclose(out) == 0;
+    if (!whole) {
         free(text);
         return MHD_NO;
     }

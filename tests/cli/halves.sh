@@ -54,4 +54,17 @@ for record in plain.run/out/stages/*.json; do
     alike "$record" "$bad${record#plain}"
 done
 
+echo "--- a model in one file and its plan"
+mkdir cut.plan.json && touch cut.plan.json/mine
+for out in cut.gguf cut.h5; do
+    fails 'cut.plan.json' prune plain --drop 1 --out $out
+    absent $out
+done
+rm -r cut.plan.json
+for out in cut.gguf cut.h5; do
+    succeeds prune plain --drop 1 --out $out --quiet --force
+    succeeds prune plain --drop 2 --out $out --quiet --force
+    [ "$("$tool" get cut.plan.json dropped 0)" = 2 ] || complain "the plan of $out is another one"
+done
+
 verdict
