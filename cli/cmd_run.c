@@ -300,8 +300,8 @@ static int run_score(struct experiment *e, const char *model, struct err *err)
         goto done;
     }
     if (out && copy && state && word(&w, model, err) == 0 &&
-        options_of(&w, e, "score", experiment_section(e, "score"), NULL, err) == 0 && option(&w, "out", out, err) == 0 && option(&w, "copy", copy, err) == 0 &&
-        mark_begun(&resume, e, "score", &w, state, err) == 0)
+        options_of(&w, e, "score", experiment_section(e, "score"), NULL, err) == 0 && option(&w, "out", out, err) == 0 &&
+        option(&w, "copy", copy, err) == 0 && mark_begun(&resume, e, "score", &w, state, err) == 0)
         rc = stage(&e->score, e, "score", "score", &w, out, resume ? "resume" : NULL, err);
 done:
     words_free(&w);

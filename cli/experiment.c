@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/experiment_recipe.h"
 #include "cli/report.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
@@ -116,12 +117,13 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
 /* What the whole file is of: the run, not one of its stages. A new object; NULL and an error. */
 static json_t *describe_run(const struct experiment *e, struct err *err)
 {
-    static const char *const of_model[] = {"program_version", "model", "model_hash", "model_fingerprint", NULL};
+    static const char *const of_model[] = {"model", "model_hash", "model_fingerprint", NULL};
     static const char *const of_pruning[] = {"dropped", NULL}, *const of_config[] = {"title", NULL};
     char sha256[65];
     if (file_sha256(sha256, e->config_path, err) != 0)
         return NULL;
-    json_t *o = json_pack("{ss so ss}", "command", "run", "config", json_text(e->config_path),
+    json_t *o = json_pack("{ss ss ss so ss}", "program_version", ESPALIER_VERSION, "commit",
+                          e->cli->commit ? e->cli->commit : "unknown", "command", "run", "config", json_text(e->config_path),
                           "config_sha256", sha256);
     if (o && take(o, e->score, of_model) == 0 && take(o, e->prune, of_pruning) == 0 && take(o, e->config, of_config) == 0)
         return o;
@@ -176,6 +178,7 @@ struct sheet {
     double ppl[N_MODELS][MAX_TEXTS];
     const char *texts[MAX_TEXTS], *prompts[MAX_PROMPTS], *continuations[MAX_PROMPTS * N_MODELS];
     const char *facts[12][2];
+    struct recipe recipe;
     char numbers[4][64];
 };
 
@@ -313,14 +316,17 @@ int experiment_write_report(const struct experiment *e, struct err *err)
         s->r.title = "espalier: pruned in depth and retrained";
     const char *model = json_string_value(json_object_get(e->score, "model"));
     s->r.subtitle = model ? path_base(model) : NULL;
-    if (sheet_scores(s, e, err) != 0 || sheet_curves(s, e, err) != 0)
+    if (sheet_scores(s, e, err) != 0 || sheet_curves(s, e, err) != 0 || recipe_of(&s->recipe, e, err) != 0)
         goto done;
+    s->r.n_recipe = s->recipe.n;
+    s->r.recipe = s->recipe.lines;
     sheet_models(s, e);
     sheet_facts(s, e);
     rc = report_write(&s->r, path, err);
 done:
     if (s) {
         scores_free(&s->scores);
+        recipe_free(&s->recipe);
         free(s->dropped);
         free(s->protected_);
         free(s->loss);

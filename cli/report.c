@@ -320,6 +320,7 @@ static void page(FILE *f, const void *what)
     training_section(f, r);
     evaluation_section(f, r);
     samples_section(f, r);
+    facts_section(f, "recipe", "How this was made", r->n_recipe, r->recipe);
     html_foot(f, r->n_facts, r->facts);
 }
 

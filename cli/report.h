@@ -54,6 +54,10 @@ struct report {
     const char *const *prompts;       /* [n_prompts] */
     const char *const *continuations; /* [n_prompts, n_models]; an entry may be NULL */
 
+    /* ---- how this was made ---- */
+    int64_t n_recipe;
+    const char *const (*recipe)[2]; /* [n_recipe], name and value */
+
     /* ---- provenance ---- */
     int64_t n_facts;
     const char *const (*facts)[2]; /* [n_facts], name and value */

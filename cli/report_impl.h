@@ -16,6 +16,9 @@ int text_write(const char *path, void (*fill)(FILE *f, const void *what), const 
 /* All up to and with the title in <header>, which stays open; more_style follows the common style sheet. */
 void html_head(FILE *f, const char *title, const char *more_style);
 
+/* A section that is a table of names and values; nothing where n is 0. id and title are plain words. */
+void facts_section(FILE *f, const char *id, const char *title, int64_t n, const char *const (*facts)[2]);
+
 /* The last section, and the end of the page. */
 void html_foot(FILE *f, int64_t n_facts, const char *const (*facts)[2]);
 

@@ -39,12 +39,13 @@ void html_head(FILE *f, const char *title, const char *more_style)
     fputs("</h1>\n", f);
 }
 
-static void facts_section(FILE *f, int64_t n, const char *const (*facts)[2])
+void facts_section(FILE *f, const char *id, const char *title, int64_t n, const char *const (*facts)[2])
 {
     if (n <= 0)
         return;
-    fputs("<section aria-labelledby=\"facts\">\n<h2 id=\"facts\">Provenance</h2>\n<table class=\"facts\" role=\"table\"><tbody>\n",
-          f);
+    fprintf(f,
+            "<section aria-labelledby=\"%s\">\n<h2 id=\"%s\">%s</h2>\n<table class=\"facts\" role=\"table\"><tbody>\n", id, id,
+            title);
     for (int64_t i = 0; i < n; i++) {
         fputs("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">", f);
         html_text(f, facts[i][0]);
@@ -57,7 +58,7 @@ static void facts_section(FILE *f, int64_t n, const char *const (*facts)[2])
 
 void html_foot(FILE *f, int64_t n_facts, const char *const (*facts)[2])
 {
-    facts_section(f, n_facts, facts);
+    facts_section(f, "facts", "Provenance", n_facts, facts);
     fputs("</main>\n</body>\n</html>\n", f);
 }
 

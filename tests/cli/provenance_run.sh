@@ -78,4 +78,17 @@ fails 'block 9' eval speed model --drop "" --drop 9 --out-len 4
 usage '--adapter' eval speed model --drop "" --drop 1 --adapter tuned
 succeeds run tiny.json --out made --json --quiet # 4 stages, 3 times inspect, generate and 2 texts, and the speeds
 [ "$("$tool" get .log/out stages_reused)" = 17 ] || complain "$(cat .log/out)"
+
+echo "--- how this was made"
+made() { grep -A40 'id="recipe"' made/report.html | grep -qF -- "$1" || complain "the report should say $1"; }
+for part in '<td role="cell">espalier run tiny.json --out made</td>' "tiny.json; SHA-256 $(sum tiny.json)" "calib.txt; SHA-256 $(sum calib.txt)" \
+    "alpaca.json: 6 rows used, 0 set aside, 0 left out; SHA-256 $(sum alpaca.json)" 'rank 2, alpha 16' 'learning rate 0.0001, 1 steps of 2 rows' \
+    'protocol shortened-128-bos' "tokens scored; SHA-256 $(sum calib.txt)" 'UTC, by espalier'; do
+    made "$part"
+done
+sed 's/"name": "text"/"name": "<b>\&"/' tiny.json >"it's <odd>.json" # nothing of it is markup, and the command is one for a shell
+succeeds run "it's <odd>.json" --out made --json --quiet
+made 'espalier run &#39;it&#39;\&#39;&#39;s &lt;odd&gt;.json&#39; --out made'
+made '&lt;b&gt;&amp;'
+grep -qF '<odd' made/report.html && complain "a file's name is markup"
 verdict

@@ -163,7 +163,8 @@ static void test_escaping(void **state)
     r.models = m;
     r.text_names = r.prompts = names;
     r.continuations = said;
-    r.facts = known;
+    r.facts = r.recipe = known;
+    r.n_recipe = 1;
     char *t = page(&r);
     assert_nested(t);
     assert_lacks(t, "<script");
