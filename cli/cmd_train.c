@@ -233,8 +233,7 @@ static int put_adapters_own(json_t *options, const struct lora_set *l)
 /* What the result and its curves say beside session_facts: every option in effect, also those that nobody gave, and what was
  * trained on. A new object; NULL and an error. */
 static json_t *describe_training(const struct lora_set *l, const struct instructions *train, const struct instructions *eval,
-                                 const struct train_args *a, const struct train_options *t, const struct opt *own,
-                                 const struct common *o, struct err *err)
+                                 const struct train_args *a, const struct train_options *t, const struct opt *own, struct err *err)
 {
     const char *const skip[] = {"resume", "force", t->steps > 0 ? "epochs" : "steps", NULL};
     char sha256[65];
@@ -242,9 +241,7 @@ static json_t *describe_training(const struct lora_set *l, const struct instruct
     if (file_sha256(sha256, a->data ? a->data : a->rows, err) != 0)
         goto done;
     if (opt_describe(options, own, skip) == 0 && (!a->init || put_adapters_own(options, l) == 0) &&
-        json_object_set_new(options, "seed", json_integer(o->seed)) == 0 &&
-        json_object_set_new(options, "compute", json_string(o->compute)) == 0 &&
-        json_object_set_new(options, "drop", o->drop ? json_string(o->drop) : json_null()) == 0)
+        json_object_set_new(options, t->steps > 0 ? "epochs" : "steps", json_null()) == 0) /* the other one counts */
         facts = json_pack("{sO ss sI sI sI}", "options", options, "data_sha256", sha256, "rows_used", (json_int_t)train->n,
                           "rows_set_aside", (json_int_t)eval->n, "rows_left_out", (json_int_t)train->skipped);
     if (!facts)
@@ -258,7 +255,9 @@ done:
 static json_t *all_facts(const struct session *s, const struct cli *cli, const struct common *o, json_t *training, struct err *err)
 {
     json_t *facts = session_facts(s, cli, o);
-    if (facts && json_object_update(facts, training) == 0)
+    json_t *options = json_object_get(training, "options");
+    if (facts && json_object_update_missing(options, json_object_get(facts, "options")) == 0 &&
+        json_object_update(facts, training) == 0)
         return facts;
     json_decref(facts);
     err_set(err, "out of memory");
@@ -282,7 +281,7 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
                  : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
         split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, err) != 0 ||
         prepare_folder(a, &t->resume, &cli->progress, err) != 0 || !(work = describe_work(&s, &train, &eval, a, own, o, err)) ||
-        !(training = describe_training(&l, &train, &eval, a, t, own, o, err)))
+        !(training = describe_training(&l, &train, &eval, a, t, own, err)))
         goto done;
     t->work = work;
     if (train.skipped > 0)

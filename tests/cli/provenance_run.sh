@@ -19,7 +19,7 @@ succeeds train model --data alpaca.json --out tuned --steps 2 --batch 2 --micro-
 cp .log/out train.json
 says train.json "\"data_sha256\":\"$(sum alpaca.json)\""
 for part in '"rank":2,' '"lr":0.0001' '"dropout":0.05' '"cutoff":256' '"targets":"q,k,v,o,gate,up,down"' '"loss-average":"micro"' '"no-shuffle":false' \
-    '"seed":42' '"val-size":2' '"rows_used":4' '"rows_set_aside":2' '"steps":2'; do
+    '"seed":42' '"epochs":null' '"hf-legacy":false' '"val-size":2' '"rows_used":4' '"rows_set_aside":2' '"steps":2'; do
     says train.json "$part"
 done
 attribute tuned/train.h5 / data_sha256 "$(sum alpaca.json)"
