@@ -212,13 +212,21 @@ static void warn_of_zeros(struct cli *cli, const struct scores *s)
                  s->criterion);
 }
 
-/* Writes what was made; the copy first, so that a result under its name is complete. */
+/* Writes what was made; a copy gets its name together with it. */
 static int write_job(struct scoring *g, int64_t i, const struct calibration *cal, const char *copy, struct err *err)
 {
+    struct file_writer file = {0}, other = {0};
     char *second = copy ? file_of(g, i, copy, err) : NULL;
-    int rc = (!copy || (second && scores_write(second, &g->scores[i], cal, g->facts[i], err) == 0))
-                 ? scores_write(g->files[i], &g->scores[i], cal, g->facts[i], err)
-                 : -1;
+    int rc = copy ? -1 : 0;
+    if (second)
+        rc = scores_write_part(&other, second, &g->scores[i], cal, g->facts[i], err);
+    if (rc == 0)
+        rc = scores_write_part(&file, g->files[i], &g->scores[i], cal, g->facts[i], err);
+    if (rc == 0) {
+        file.before = copy ? &other : NULL;
+        rc = file_writer_commit(&file, err);
+    }
+    file_writer_abort(&other); /* nothing to do where it was committed */
     free(second);
     return rc;
 }

@@ -141,6 +141,13 @@ static int check_finite(const struct scores *s, const char *path, struct err *er
 
 int scores_write(const char *path, const struct scores *s, const struct calibration *cal, const json_t *facts, struct err *err)
 {
+    struct file_writer w;
+    return scores_write_part(&w, path, s, cal, facts, err) == 0 ? file_writer_commit(&w, err) : -1;
+}
+
+int scores_write_part(struct file_writer *w, const char *path, const struct scores *s, const struct calibration *cal,
+                      const json_t *facts, struct err *err)
+{
     if (check_finite(s, path, err) != 0)
         return -1;
     int64_t *order = mem_alloc((size_t)s->n, 2 * sizeof *order, err);
@@ -149,7 +156,7 @@ int scores_write(const char *path, const struct scores *s, const struct calibrat
     struct ranking r = {.order = order, .protected = order + s->n};
     scores_order(r.order, s);
     r.n_protected = scores_protected_order(r.protected, s, KEEP_FIRST, KEEP_LAST);
-    int rc = (path_has_suffix(path, ".h5") ? scores_write_h5 : scores_write_json)(path, s, &r, cal, facts, err);
+    int rc = (path_has_suffix(path, ".h5") ? scores_write_h5 : scores_write_json)(w, path, s, &r, cal, facts, err);
     free(order);
     return rc;
 }

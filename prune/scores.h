@@ -72,6 +72,9 @@ json_t *unit_json(struct unit u);
 
 /* Writes SCORES: .h5 by that ending, JSON otherwise. facts: a flat object recorded with them (version, model, arguments ...). */
 int scores_write(const char *path, const struct scores *s, const struct calibration *cal, const json_t *facts, struct err *err);
+/* The same up to the commit of *w; on failure there is nothing to abort. */
+int scores_write_part(struct file_writer *w, const char *path, const struct scores *s, const struct calibration *cal,
+                      const json_t *facts, struct err *err);
 
 /* Reads either form back, far enough to rank and to choose: criterion, model hash, units, scores, mean losses of rows, windows. */
 int scores_read(struct scores *s, const char *path, struct err *err);

@@ -110,7 +110,7 @@ static int put_extras(struct h5_writer *w, const struct scores *s, struct err *e
     return 0;
 }
 
-int scores_write_h5(const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
+int scores_write_h5(struct file_writer *out, const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
                     const json_t *facts, struct err *err)
 {
     struct h5_writer w;
@@ -123,7 +123,7 @@ int scores_write_h5(const char *path, const struct scores *s, const struct ranki
         h5_attr_string(&w, "/", "model_hash", s->model_hash, err) != 0 || h5_attr_f64(&w, "/", "base_ppl", s->base_ppl, err) != 0 ||
         h5_attr_i64(&w, "/", "model_blocks", s->model_blocks, err) != 0)
         goto done;
-    rc = h5_writer_commit(&w, err);
+    rc = h5_writer_finish(out, &w, err);
 done:
     if (rc != 0)
         h5_writer_abort(&w);

@@ -112,7 +112,7 @@ static void add_extras(json_t *root, const struct scores *s)
             json_pack("{sI so}", "resamples", (json_int_t)s->resamples, "swap_with_next", real_array(s->swap, s->n - 1)));
 }
 
-int scores_write_json(const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
+int scores_write_json(struct file_writer *w, const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
                       const json_t *facts, struct err *err)
 {
     json_t *root =
@@ -122,7 +122,7 @@ int scores_write_json(const char *path, const struct scores *s, const struct ran
                   "model_blocks", (json_int_t)s->model_blocks);
     add_extras(root, s);
     json_object_update_missing(root, (json_t *)facts);
-    int rc = root ? json_write(path, root, err) : err_set(err, "%s: out of memory", path);
+    int rc = root ? json_write_part(w, path, root, err) : err_set(err, "%s: out of memory", path);
     json_decref(root);
     return rc;
 }

@@ -118,7 +118,7 @@ int h5_writer_close_on_disk(struct h5_writer *w, struct err *err)
     return h5_quiet_end(q, rc);
 }
 
-int h5_writer_commit(struct h5_writer *w, struct err *err)
+int h5_writer_finish(struct file_writer *out, struct h5_writer *w, struct err *err)
 {
     struct quiet q = h5_quiet_begin();
     void *image = NULL;
@@ -135,12 +135,21 @@ int h5_writer_commit(struct h5_writer *w, struct err *err)
         h5_fail(err, w->out.path, "/", "cannot finish the HDF5 file");
         goto done;
     }
-    if (file_writer_put(&w->out, image, (size_t)size, err) == 0)
-        rc = file_writer_commit(&w->out, err);
+    if (file_writer_put(&w->out, image, (size_t)size, err) != 0 || file_writer_finish(&w->out, err) != 0)
+        goto done;
+    *out = w->out;
+    w->out = (struct file_writer){0};
+    rc = 0;
 done:
     free(image);
     h5_writer_abort(w);
     return h5_quiet_end(q, rc);
+}
+
+int h5_writer_commit(struct h5_writer *w, struct err *err)
+{
+    struct file_writer out;
+    return h5_writer_finish(&out, w, err) == 0 ? file_writer_commit(&out, err) : -1;
 }
 
 void h5_writer_abort(struct h5_writer *w)

@@ -67,4 +67,12 @@ for out in cut.gguf cut.h5; do
     [ "$("$tool" get cut.plan.json dropped 0)" = 2 ] || complain "the plan of $out is another one"
 done
 
+echo "--- scores and their copy"
+score=(score plain --calib plain.txt --samples 2 --seq-len 16)
+succeeds "${score[@]}" --out one.h5 --copy two.json --quiet
+[ $(stat -c %s one.h5) -gt 8192 ] && [ $(stat -c %s two.json) -lt 8192 ] || complain "the sizes of this test do not fit any more"
+rm -f one.h5 two.json
+(trap '' XFSZ && ulimit -f 8 && "$espalier" "${score[@]}" --out one.h5 --copy two.json --quiet) 2>.log/err && complain "no error"
+absent one.h5 two.json
+
 verdict
