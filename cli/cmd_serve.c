@@ -279,7 +279,7 @@ int cmd_serve(struct cli *cli, struct err *err)
         {OPT_STRING, "against", &against, "MODEL2", "another model beside it"},
         {OPT_STRING, "variant", &(const char *){NULL}, "NAME=drop:10,11;adapter:DIR",
          "MODEL without blocks or with an adapter; several"},
-        {OPT_STRING, "host", &v.host, "ADDRESS", "where to listen"},
+        {OPT_STRING, "host", &v.host, "ADDRESS", "where to listen; on a loopback address the Host header must name it, or localhost"},
         {OPT_INT, "port", &port, "N", "0 is any that is free"},
         {OPT_INT, "slots", &v.engine.slots, "N", "requests of a model that run at once"},
         {OPT_INT, "context", &v.engine.context, "N", "positions of each; 0 is the model's, 2048 at most"},
@@ -293,7 +293,7 @@ int cmd_serve(struct cli *cli, struct err *err)
         {OPT_REAL, "max-seconds", &v.request_seconds, "S", "of a request"},
         {OPT_STRING, "api-key-file", &key_file, "FILE", "keys, a line each, one of which a request must bring"},
         {OPT_STRING, "chat-template", &v.chat_template, "NAME", "chatml, vicuna, llama2 or alpaca instead of the model's own"},
-        {OPT_STRING, "cors", &v.cors, "ORIGIN", "pages of this site may ask, too"},
+        {OPT_STRING, "cors", &v.cors, "ORIGIN", "pages of this site may ask, too, and its name may be the Host header"},
         {.kind = OPT_END},
     };
     struct opt_words words, variants = {.n = 0};

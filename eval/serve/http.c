@@ -1,6 +1,7 @@
 #include "eval/serve/http.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -51,6 +52,29 @@ enum MHD_Result reply_json(struct call *c, struct MHD_Connection *conn, int stat
 enum MHD_Result reply_error(struct call *c, struct MHD_Connection *conn, const struct api_error *e)
 {
     return reply_json(c, conn, e->status, answer_error(e));
+}
+
+void reply_refusal(struct call *c, struct MHD_Connection *conn, const struct api_error *e)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+    json_t *v = answer_error(e);
+    char *body = json_dumps(v, JSON_COMPACT), *text = NULL;
+    const char *cors = c->s->o.cors;
+    json_decref(v);
+    int n = !body || !info ? -1
+                           : asprintf(&text,
+                                      "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+                                      "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s%s%s\r\n%s",
+                                      e->status, MHD_get_reason_phrase_for((unsigned)e->status), strlen(body),
+                                      cors ? "Access-Control-Allow-Origin: " : "", cors ? cors : "",
+                                      cors ? "\r\nVary: Origin\r\n" : "", body);
+    if (n >= 0 && send(info->connect_fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n)
+        metrics_count(&c->s->metrics, c->route, e->status);
+    if (info)
+        shutdown(info->connect_fd, SHUT_WR);
+    if (n >= 0)
+        free(text);
+    free(body);
 }
 
 bool peer_gone(void *conn)

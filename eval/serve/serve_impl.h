@@ -18,6 +18,7 @@ struct server {
     int64_t context;
     char (*key_hashes)[65]; /* [o.n_keys] */
     struct MHD_Daemon *daemon;
+    struct arrivals *arrivals;
     int port;
     struct metrics metrics;
     atomic_int working; /* of these, those that are there whole: what a stop waits for */

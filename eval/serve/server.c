@@ -151,7 +151,16 @@ static bool same_host(const char *authority, const char *other)
 {
     const char *a, *b;
     size_t n = host_name(&a, authority), m = host_name(&b, other);
-    return n == m && strncasecmp(a, b, n) == 0;
+    return n == m && n > 0 && strncasecmp(a, b, n) == 0;
+}
+
+/* Whether a name is of the loopback address, in whichever form. */
+static bool is_loopback_name(const char *name)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    return !strcasecmp(name, "localhost") || (inet_pton(AF_INET, name, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127) ||
+           (inet_pton(AF_INET6, name, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6));
 }
 
 /* Whether what follows the name is nothing or a port. */
@@ -166,7 +175,6 @@ static bool is_authority(const char *rest)
 static bool foreign_host(const struct server *s, struct MHD_Connection *conn)
 {
     const char *host = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Host"), *name;
-    struct in_addr v4;
     char text[64];
     if (!s->loopback || !host)
         return false;
@@ -174,9 +182,7 @@ static bool foreign_host(const struct server *s, struct MHD_Connection *conn)
     if (!is_authority(name + n))
         return true;
     snprintf(text, sizeof text, "%.*s", (int)(n < 60 ? n : 60), name);
-    if (inet_pton(AF_INET, text, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127)
-        return false;
-    if (!strcasecmp(text, "localhost") || !strcmp(text, "::1") || same_host(host, s->o.host))
+    if (is_loopback_name(text) || !strcasecmp(text, s->o.host)) /* --host has no brackets */
         return false;
     const char *origin = s->o.cors ? strstr(s->o.cors, "://") : NULL;
     return !origin || !same_host(host, origin + 3);
@@ -207,7 +213,8 @@ static int count_header(struct MHD_Connection *conn, const char *key)
 static bool has_doubtful_length(struct MHD_Connection *conn)
 {
     int n = count_header(conn, "Content-Length");
-    return n > 1 || (n == 1 && MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Transfer-Encoding"));
+    int codings = count_header(conn, "Transfer-Encoding");
+    return n > 1 || codings > 1 || (n == 1 && codings == 1);
 }
 
 static bool is_get(const char *method)
@@ -215,21 +222,29 @@ static bool is_get(const char *method)
     return !strcmp(method, "GET") || !strcmp(method, "HEAD");
 }
 
-/* What can be said before the body is there. */
-static void check_head(struct call *c, struct MHD_Connection *conn, const struct route *route, const char *url, const char *method,
-                       const char *version)
+/* What holds for every request: it is for this server, and its end is beyond doubt. */
+static void check_request(struct call *c, struct MHD_Connection *conn, const char *version)
 {
     struct api_error *e = &c->err;
-    const char *length = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Length");
+    const char *coding = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Transfer-Encoding");
     int hosts = count_header(conn, "Host");
     if (hosts > 1 || (hosts == 0 && strcmp(version, "HTTP/1.0")))
         api_fail(e, 400, "invalid_request_error", "bad_host", NULL, "one Host header was expected");
     else if (has_doubtful_length(conn))
         api_fail(e, 400, "invalid_request_error", "bad_length", NULL, "one Content-Length was expected, or chunks without one");
+    else if (coding && strcasecmp(coding, "chunked") != 0)
+        api_fail(e, 501, "invalid_request_error", "bad_transfer_encoding", NULL, "Transfer-Encoding: only chunked is taken");
     else if (foreign_host(c->s, conn))
         api_fail(e, 403, "invalid_request_error", "host_not_allowed", NULL,
                  "the Host header names another host than this one: localhost or 127.0.0.1 was expected");
-    else if (!route)
+}
+
+/* What can be said before the body is there. */
+static void check_head(struct call *c, struct MHD_Connection *conn, const struct route *route, const char *url, const char *method)
+{
+    struct api_error *e = &c->err;
+    const char *length = MHD_lookup_connection_value(conn, MHD_HEADER_KIND, "Content-Length");
+    if (!route)
         api_fail(e, 404, "invalid_request_error", "not_found", NULL, "there is nothing at %.100s", url);
     else if (strcmp(route->method, "POST") ? !is_get(method) : strcmp(method, "POST") != 0)
         api_fail(e, 405, "invalid_request_error", "method_not_allowed", NULL, "%s takes %s", route->url, route->method);
@@ -269,6 +284,19 @@ static void keep_body(struct call *c, const char *data, size_t n)
     c->n += n;
 }
 
+/* A part of the body. What is not wanted is answered at once and read on for a moment: a client whose bytes meet a closed socket
+ * might lose the answer. */
+static enum MHD_Result take_body(struct call *c, struct MHD_Connection *conn, const char *data, size_t n)
+{
+    const double MOMENT = 2; /* seconds; chunks may go on for ever */
+    keep_body(c, data, n);
+    if (c->err.status && c->refused == 0) {
+        c->refused = clock_seconds();
+        reply_refusal(c, conn, &c->err);
+    }
+    return c->err.status && clock_seconds() - c->refused > MOMENT ? MHD_NO : MHD_YES;
+}
+
 static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char *url, const char *method, const char *version,
                               const char *data, size_t *size, void **state)
 {
@@ -280,19 +308,23 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *conn, const char
             return MHD_NO;
         *c = (struct call){.s = s, .route = route ? route->url : "other", .began = clock_seconds()};
         atomic_fetch_add(&s->active, 1);
+        arrivals_whole(s->arrivals, conn);
+        check_request(c, conn, version);
+        if (c->err.status)
+            return reply_error(c, conn, &c->err);
         if (!strcmp(method, "OPTIONS") && s->o.cors)
             return MHD_YES;
-        check_head(c, conn, route, url, method, version);
+        check_head(c, conn, route, url, method);
         /* a body that is not wanted is not waited for; libmicrohttpd closes the connection then */
         return c->err.status && !is_get(method) ? reply_error(c, conn, &c->err) : MHD_YES;
     }
     if (*size > 0) {
-        keep_body(c, data, *size);
-        if (c->err.status && (c->unwanted += *size) > (size_t)s->o.body_bytes)
-            return MHD_NO; /* chunks may go on for ever */
+        enum MHD_Result rc = take_body(c, conn, data, *size);
         *size = 0;
-        return MHD_YES;
+        return rc;
     }
+    if (c->refused > 0)
+        return MHD_NO;
     if (!c->whole) {
         c->whole = true;
         atomic_fetch_add(&s->working, 1);
@@ -309,7 +341,8 @@ static void completed(void *arg, struct MHD_Connection *conn, void **state, enum
 {
     struct call *c = *state;
     struct server *s = arg;
-    (void)conn, (void)how;
+    (void)how;
+    arrivals_next(s->arrivals, conn);
     if (!c)
         return;
     if (c->whole)
@@ -399,7 +432,8 @@ static int listen_on(struct server *s, struct err *err)
     s->daemon =
         MHD_start_daemon(flags, 0, NULL, NULL, handle, s, MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL, MHD_OPTION_LISTEN_SOCKET,
                          fd, MHD_OPTION_NOTIFY_COMPLETED, completed, s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections,
-                         MHD_OPTION_CONNECTION_TIMEOUT, 30u, MHD_OPTION_END);
+                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_CONNECTION, arrivals_connection, s->arrivals,
+                         MHD_OPTION_END);
     if (!s->daemon) {
         close(fd);
         return err_errno(err, "cannot listen on %s, port %d", s->o.host, s->o.port);
@@ -443,7 +477,7 @@ int server_open(struct server **out, const struct serve_variant *variants, int n
     if (rc == 0)
         rc = engine_open(&s->engine, runs, n_variants, c, &o->engine, err);
     free(runs);
-    if (rc != 0 || listen_on(s, err) != 0) {
+    if (rc != 0 || !(s->arrivals = arrivals_open(err)) || listen_on(s, err) != 0) {
         server_close(s);
         return -1;
     }
@@ -471,6 +505,7 @@ void server_close(struct server *s)
         return;
     if (s->daemon)
         MHD_stop_daemon(s->daemon);
+    arrivals_close(s->arrivals);
     engine_close(s->engine);
     metrics_close(&s->metrics);
     free(s->key_hashes);
