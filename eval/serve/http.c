@@ -61,13 +61,13 @@ void reply_refusal(struct call *c, struct MHD_Connection *conn, const struct api
     char *body = json_dumps(v, JSON_COMPACT), *text = NULL;
     const char *cors = c->s->o.cors;
     json_decref(v);
-    int n = !body || !info ? -1
-                           : asprintf(&text,
-                                      "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
-                                      "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s%s%s\r\n%s",
-                                      e->status, MHD_get_reason_phrase_for((unsigned)e->status), strlen(body),
-                                      cors ? "Access-Control-Allow-Origin: " : "", cors ? cors : "",
-                                      cors ? "\r\nVary: Origin\r\n" : "", body);
+    int n = !body || !info
+                ? -1
+                : asprintf(&text,
+                           "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n"
+                           "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n%s%s%s\r\n%s",
+                           e->status, MHD_get_reason_phrase_for((unsigned)e->status), strlen(body),
+                           cors ? "Access-Control-Allow-Origin: " : "", cors ? cors : "", cors ? "\r\nVary: Origin\r\n" : "", body);
     if (n >= 0 && send(info->connect_fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) == n)
         metrics_count(&c->s->metrics, c->route, e->status);
     if (info)

@@ -432,8 +432,8 @@ static int listen_on(struct server *s, struct err *err)
     s->daemon =
         MHD_start_daemon(flags, 0, NULL, NULL, handle, s, MHD_OPTION_EXTERNAL_LOGGER, ignore_log, NULL, MHD_OPTION_LISTEN_SOCKET,
                          fd, MHD_OPTION_NOTIFY_COMPLETED, completed, s, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections,
-                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_CONNECTION, arrivals_connection, s->arrivals,
-                         MHD_OPTION_END);
+                         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS, MHD_OPTION_NOTIFY_CONNECTION, arrivals_connection,
+                         s->arrivals, MHD_OPTION_END);
     if (!s->daemon) {
         close(fd);
         return err_errno(err, "cannot listen on %s, port %d", s->o.host, s->o.port);
