@@ -73,6 +73,9 @@ enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2, BLOCKWISE = 4, TELLS_T
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err);
 void session_close(struct session *s);
 
+/* Says, unless quiet, that an adapter was trained on other weights than those it runs on. */
+void tell_other_base(const struct lora_set *l, const char *adapter, const char *model, bool quiet);
+
 /* What result files record: version, command, arguments, every option in effect whether it was given or not, model and hash, seed,
  * dtype, compute mode, ISA, threads, wall seconds, peak RSS; of an adapter the path and identity. The command's table of options
  * must still be there. */

@@ -88,6 +88,7 @@ static json_t *json_ids(const int32_t *ids, size_t n)
 struct draft_options {
     const char *drop, *adapter;
     int64_t tokens;
+    bool quiet;
 };
 
 struct drafted {
@@ -109,6 +110,8 @@ static int generate_drafted(struct ids *out, struct drafted *told, struct sessio
         speculator_open(&spec, &s->m, s->adapter, &view, d->adapter ? &lora : NULL, d->tokens, &s->c,
                         (int64_t)in->n + k->max_tokens, err) != 0)
         goto done;
+    if (d->adapter)
+        tell_other_base(&lora, d->adapter, s->m.path, d->quiet);
     print_prompt(p);
     if (speculate(out, &spec, in->ids, (int64_t)in->n, k->max_tokens, k->ignore_eos ? NULL : tokenizer_ends(s->t),
                   p ? print_token : NULL, p, err) != 0 ||
@@ -225,7 +228,7 @@ int cmd_generate(struct cli *cli, struct err *err)
         goto done;
     warn_of_context(cli, &s, in.n, k.max_tokens);
     if (draft.drop)
-        rc = generate_drafted(&out, &drafted, &s, &draft, &in, &k, &printer, err);
+        draft.quiet = cli->quiet, rc = generate_drafted(&out, &drafted, &s, &draft, &in, &k, &printer, err);
     else
         rc = generate_plain(&out, &s, &in, &k, &printer, err);
     if (rc == 0 && printer.err.code) {

@@ -67,7 +67,7 @@ static const char *model_name(struct house *h, const char *path, struct err *err
 }
 
 /* NAME=drop:10,11;adapter:DIR */
-static int open_variant(struct house *h, const char *text, struct err *err)
+static int open_variant(struct house *h, const char *text, bool quiet, struct err *err)
 {
     char *copy = arena_strdup(&h->arena, text, err), *equals = copy ? strchr(copy, '=') : NULL, *rest = NULL;
     if (!copy)
@@ -97,6 +97,7 @@ static int open_variant(struct house *h, const char *text, struct err *err)
         lora = &h->adapters[h->n_views - 1];
         if (lora_load(lora, view, adapter, false, err) != 0)
             return -1;
+        tell_other_base(lora, adapter, h->s.m.path, quiet);
     }
     return add_variant(h, copy, view, lora, h->s.t, err);
 }
@@ -143,7 +144,7 @@ static int house_open(struct house *h, const struct common *o, const char *model
     if (!name || add_variant(h, name, &h->s.m, h->s.adapter, h->s.t, err) != 0)
         return -1;
     for (int i = 0; i < variants->n; i++)
-        if (open_variant(h, variants->word[i], err) != 0)
+        if (open_variant(h, variants->word[i], o->quiet, err) != 0)
             return -1;
     if (!against)
         return 0;

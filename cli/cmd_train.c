@@ -131,12 +131,13 @@ done:
 }
 
 static int make_adapter(struct lora_set *l, const struct session *s, const struct train_args *a, const struct opt_words *words,
-                        uint64_t seed, struct err *err)
+                        uint64_t seed, bool quiet, struct err *err)
 {
     bool target[PROJ_COUNT];
     if (a->init) {
         if (lora_load(l, &s->m, a->init, true, err) != 0 || check_init(l, a, words, err) != 0)
             return -1;
+        tell_other_base(l, a->init, s->m.path, quiet);
         l->dropout = a->dropout;
         return 0;
     }
@@ -279,7 +280,7 @@ static int train_model(struct cli *cli, const struct opt_words *words, const str
         return -1;
     if ((a->data ? instructions_read(&train, a->data, s.t, t->cutoff, a->train_on_inputs, err)
                  : instructions_read_rows(&train, a->rows, t->cutoff, err)) != 0 ||
-        split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, err) != 0 ||
+        split(&train, &eval, a->val_size, t, file, err) != 0 || make_adapter(&l, &s, a, words, t->seed, cli->quiet, err) != 0 ||
         prepare_folder(a, &t->resume, &cli->progress, err) != 0 || !(work = describe_work(&s, &train, &eval, a, own, o, err)) ||
         !(training = describe_training(&l, &train, &eval, a, t, own, err)))
         goto done;

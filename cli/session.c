@@ -103,6 +103,14 @@ static int open_tokenizer(struct session *s, const struct common *o, const char 
     return 0;
 }
 
+void tell_other_base(const struct lora_set *l, const char *adapter, const char *model, bool quiet)
+{
+    struct err said = {0}; /* made as a message is: one line, control characters visible */
+    err_set(&said, "%s was trained on other weights than %s", adapter, model);
+    if (l->other_base && !quiet)
+        fprintf(stderr, "espalier: %s\n", said.msg);
+}
+
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
 {
     *s = (struct session){.started = clock_seconds()};
@@ -115,8 +123,7 @@ int session_open(struct session *s, const struct common *o, const char *model, i
         if (lora_load(&s->lora, &s->m, o->adapter, false, err) != 0 || record_content(s->adapter_content, o->adapter, err) != 0)
             goto fail;
         s->adapter = &s->lora;
-        if (s->lora.other_base && !o->quiet)
-            fprintf(stderr, "espalier: %s was trained on other weights than %s\n", o->adapter, model);
+        tell_other_base(&s->lora, o->adapter, model, o->quiet);
     }
     if (compute_open(&s->c, (int)o->threads, o->precision, err) != 0)
         goto fail;

@@ -136,8 +136,17 @@ static int add_file(struct source *s, const char *path, int64_t *cap, struct err
     return is_pytorch(map, path) ? pytorch_add(s, map, name, cap, err) : safetensors_add(s, map, name, cap, err);
 }
 
-/* Opens every shard that the index names and checks that each tensor is where the index says. One that no shard holds is missed
- * where it is needed. */
+/* file: the missing one that should hold the tensor; NULL: none is missing. */
+static int pass_over_missing(struct source *s, const char *name, const char *file, struct err *err)
+{
+    if (!file)
+        return 0;
+    struct tensor t = {.name = arena_strdup(&s->arena, name, err), .file = arena_strdup(&s->arena, file, err)};
+    return t.name && t.file ? source_pass_over(s, &t, NULL, err) : -1;
+}
+
+/* Opens every shard that the index names and checks that each tensor is where the index says. One that no shard holds, or only one
+ * that is missing, is missed where it is needed. */
 static int add_shards(struct source *s, const char *dir, const char *index, int64_t *cap, struct err *err)
 {
     json_t *root = json_read(index, err), *seen = json_object();
@@ -159,14 +168,9 @@ static int add_shards(struct source *s, const char *dir, const char *index, int6
         }
         if (json_object_get(seen, shard))
             continue;
-        json_object_set_new(seen, shard, json_true());
         char *path = path_join(dir, shard, err);
-        int added = -1;
-        int there = path ? path_status(path, err) : -1;
-        if (there == 0)
-            err_set(err, "%s: names tensor %s in %s, which is missing", index, name, path);
-        else if (there > 0)
-            added = add_file(s, path, cap, err);
+        int there = path ? path_status(path, err) : -1, added = there > 0 ? add_file(s, path, cap, err) : there;
+        json_object_set_new(seen, shard, there ? json_true() : json_string(path));
         free(path);
         if (added != 0)
             goto done;
@@ -175,6 +179,8 @@ static int add_shards(struct source *s, const char *dir, const char *index, int6
         goto done;
     json_object_foreach(map, name, value) {
         const struct tensor *t = source_find(s, name);
+        if (!t && pass_over_missing(s, name, json_string_value(json_object_get(seen, json_string_value(value))), err) != 0)
+            goto done;
         if (t && strcmp(path_base(t->file), json_string_value(value))) {
             err_set(err, "%s: names tensor %s in %s, but %s holds it", index, name, json_string_value(value), t->file);
             goto done;

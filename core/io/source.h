@@ -22,10 +22,11 @@ struct tensor {
     size_t bytes;
 };
 
-/* A tensor of a type that no weight of a LLaMA has: fine in a file, an error only when the model needs it. */
+/* A tensor of a type that no weight of a LLaMA has, or one that an index has in a file that is missing: an error only when the model
+ * needs it. */
 struct passed_over {
     const char *name, *file;
-    const char *type; /* as the file calls it */
+    const char *type; /* as the file calls it; NULL: `file` is missing */
 };
 
 /* A small file that lies inside a model file: a tokenizer's, in HDF5. */

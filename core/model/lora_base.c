@@ -94,17 +94,36 @@ static int find_units(unsigned *keep, const struct model *m, const struct traine
     return k == t->n;
 }
 
-static int refuse(const unsigned *keep, const struct model *m, const char *file, struct err *err)
+/* Counts the running units that are units of the training; *moved: some are at other places than there. */
+static int64_t shared_units(bool *moved, const struct model *m, const struct trained *t, struct err *err)
+{
+    int64_t shared = 0;
+    for (int64_t k = 0; k < m->n_order; k++)
+        for (int64_t j = 0; j < t->n; j++) {
+            int same = is_unit(m, running(m, k), t, j, err);
+            if (same < 0)
+                return -1;
+            if (!same)
+                continue;
+            shared++;
+            *moved |= j != k;
+            break;
+        }
+    return shared;
+}
+
+/* keep[n_blocks]: what ran in the training. */
+static int refuse(const unsigned *keep, int64_t n_blocks, const char *file, struct err *err)
 {
     char list[600] = "", name[UNIT_NAME];
     size_t at = 0;
-    for (int64_t i = 0; i < m->cfg.n_blocks; i++)
+    for (int64_t i = 0; i < n_blocks; i++)
         if (keep[i] != PARTS_ALL && at + UNIT_NAME < sizeof list)
             at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", at ? "," : "",
                                    unit_name(name, (struct unit){i, PARTS_ALL & ~keep[i]}));
     if (!at)
         return err_set(err, "%s: the adapter was trained with all %lld blocks of the model: run it without dropping any", file,
-                       (long long)m->cfg.n_blocks);
+                       (long long)n_blocks);
     return err_set(err, "%s: the adapter was trained without the blocks %s (--drop %s), and others run here", file, list, list);
 }
 
@@ -122,14 +141,24 @@ static int check(bool *other, const struct model *m, const struct trained *t, un
     if (found < 0)
         return -1;
     *other = !found;
-    if (!found && (m->cfg.n_blocks != t->n_blocks || alike))
-        return 0;
-    if (!found) {
-        memset(keep, 0, (size_t)m->cfg.n_blocks * sizeof *keep);
-        for (int64_t k = 0; k < t->n; k++)
-            keep[t->units[k].block] = t->units[k].parts;
+    if (found)
+        return refuse(keep, m->cfg.n_blocks, file, err);
+    if (m->cfg.n_blocks != t->n_blocks || alike) { /* other weights; or some of the same, less other blocks of theirs than in training */
+        bool moved = false;
+        int64_t shared = shared_units(&moved, m, t, err);
+        if (shared < 0 || (!moved && (alike || !shared)))
+            return shared < 0 ? -1 : 0;
     }
-    return refuse(keep, m, file, err);
+    memset(keep, 0, (size_t)t->n_blocks * sizeof *keep);
+    bool all = t->n == t->n_blocks;
+    for (int64_t k = 0; k < t->n; k++) {
+        keep[t->units[k].block] = t->units[k].parts;
+        all &= t->units[k].parts == PARTS_ALL;
+    }
+    return all && m->cfg.n_blocks <= t->n_blocks
+               ? err_set(err, "%s: the adapter was trained on a model of %lld blocks, of which others or fewer run here", file,
+                         (long long)t->n)
+               : refuse(keep, t->n_blocks, file, err);
 }
 
 int lora_base_check(bool *other, const struct model *m, const char *dir, struct err *err)
@@ -142,7 +171,7 @@ int lora_base_check(bool *other, const struct model *m, const char *dir, struct 
     if (there == 0)
         rc = 0;
     else if (there > 0 && (root = json_read(file, err)) && read_trained(&t, root, file, err) == 0 &&
-             (keep = mem_alloc((size_t)m->cfg.n_blocks, sizeof *keep, err)))
+             (keep = mem_alloc((size_t)(t.n_blocks > m->cfg.n_blocks ? t.n_blocks : m->cfg.n_blocks), sizeof *keep, err)))
         rc = check(other, m, &t, keep, file, err);
     json_decref(root);
     free(t.units);

@@ -53,7 +53,9 @@ static const struct tensor *need(const struct model *m, const char *name, int64_
     name = name_in_file(m, name);
     const struct tensor *t = source_find(&m->src, name);
     const struct passed_over *p = source_passed_over(&m->src, name);
-    if (!t && p)
+    if (!t && p && !p->type)
+        err_set(err, "%s: the index has tensor %s in %s, which is missing", m->path, name, p->file);
+    else if (!t && p)
         err_set(err, "%s: tensor %s is of type %s; f32, f16 or bf16 was expected", p->file, name, p->type);
     else if (!t)
         err_set(err, "%s: tensor %s is missing", m->path, name);

@@ -26,8 +26,12 @@ succeeds $(ppl pruned --adapter a)
 succeeds train pruned "${train[@]}" --out b
 succeeds $(ppl model --drop 2,5 --adapter b)
 fails '(--drop 2,5)' $(ppl model --drop 2,4 --adapter b)
-succeeds $(ppl unlike --adapter a)
-grep -q 'trained on other weights' .log/err || complain "other blocks of one shape are told"
+for other in 1,5 3,5 0,1 6,7; do
+    succeeds prune model --drop $other --out unlike --quiet --force
+    fails '(--drop 2,5)' $(ppl unlike --adapter a)
+done
+succeeds prune model --drop 0,1 --out shifted --quiet
+fails 'others or fewer run here' $(ppl shifted --adapter b)
 
 echo "--- halves of blocks"
 succeeds train model "${train[@]}" --drop 2.attn,4 --out c
@@ -40,6 +44,13 @@ cp -r model others && "$tool" set others model.layers.0.self_attn.q_proj.weight 
 succeeds $(ppl others --drop 2,5 --adapter a)
 grep -q 'trained on other weights' .log/err || complain "other weights are told"
 fails '(--drop 2,5)' $(ppl others --drop 1,5 --adapter a)
+told() { # WORDS...: the command says it
+    timeout 5 "$espalier" "$@" >.log/out 2>.log/err </dev/null
+    grep -q 'a was trained on other weights than others' .log/err || complain "$1: other weights are told"
+}
+told generate others --prompt x --max-tokens 2 --temperature 0 --draft-drop 2,5 --draft-adapter a
+told train others "${train[@]::12}" --drop 2,5 --rank 2 --init-adapter a --out d
+told serve others --port 0 --variant 'v=drop:2,5;adapter:a'
 
 echo "--- without the file, and with a damaged one"
 cp -r a foreign && rm foreign/espalier.json && succeeds $(ppl model --drop 2,5 --adapter foreign)

@@ -391,6 +391,7 @@ static struct target {
     {.name = "winogrande.jsonl", .read = read_tasks},
     {.name = "adapter/adapter_config.json", .read = read_adapter},
     {.name = "adapter/adapter_model.safetensors", .read = read_adapter},
+    {.name = "adapter/espalier.json", .read = read_adapter},
     {.name = "state/checkpoint.safetensors", .read = read_state},
     {.name = "journal/train.jsonl", .read = read_journal},
 };
