@@ -257,10 +257,18 @@ bool tokenizer_is_end(const struct tokenizer_ends *ends, int32_t id)
     return false;
 }
 
-void tokenizer_add_end(struct tokenizer *t, int64_t id)
+int tokenizer_add_end(struct tokenizer *t, int64_t id, struct err *err)
 {
-    if (id >= 0 && id < t->n_tokens && !tokenizer_is_end(&t->ends, (int32_t)id) && t->ends.n < TOKENIZER_MAX_ENDS)
-        t->ends.id[t->ends.n++] = (int32_t)id;
+    if (id == -1) /* how some files say that there is none */
+        return 0;
+    if (id < 0 || id > INT32_MAX)
+        return err_set(err, "%s: token id %lld, which is to end an answer, is out of range", t->file, (long long)id);
+    if (tokenizer_is_end(&t->ends, (int32_t)id))
+        return 0;
+    if (t->ends.n == TOKENIZER_MAX_ENDS)
+        return err_set(err, "%s: more than %d tokens are to end an answer", t->file, TOKENIZER_MAX_ENDS);
+    t->ends.id[t->ends.n++] = (int32_t)id;
+    return 0;
 }
 
 int32_t tokenizer_pad(const struct tokenizer *t)

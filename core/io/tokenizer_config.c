@@ -102,9 +102,16 @@ static int read_ends(struct tokenizer *t, const char *name, struct err *err)
     json_t *root = path ? json_parse(text, n, path, err) : NULL;
     int rc = text && !root ? -1 : 0;
     json_t *ends = json_object_get(root, "eos_token_id");
-    tokenizer_add_end(t, json_is_integer(ends) ? json_integer_value(ends) : -1);
+    if (root && !json_is_object(root))
+        rc = err_set(err, "%s: a JSON object was expected", path);
+    else if (ends && !json_is_null(ends) && !json_is_integer(ends) && !json_is_array(ends))
+        rc = err_set(err, "%s: \"eos_token_id\": a token id or a list of them was expected", path);
+    else if (json_is_integer(ends))
+        rc = tokenizer_add_end(t, json_integer_value(ends), err);
     json_array_foreach(ends, i, v)
-        tokenizer_add_end(t, json_is_integer(v) ? json_integer_value(v) : -1);
+        if (rc == 0)
+            rc = json_is_integer(v) ? tokenizer_add_end(t, json_integer_value(v), err)
+                                    : err_set(err, "%s: \"eos_token_id\": number %zu is no token id", path, i);
     json_decref(root);
     free(path);
     free(text);
@@ -115,9 +122,11 @@ int tokenizer_read_ends(struct tokenizer *t, struct err *err)
 {
     struct tokenizer_ends found = t->ends; /* a GGUF's further ones */
     t->ends.n = 0;
-    tokenizer_add_end(t, t->eos); /* the first */
+    if (t->eos >= 0 && tokenizer_add_end(t, t->eos, err) != 0) /* the first */
+        return -1;
     for (int i = 0; i < found.n; i++)
-        tokenizer_add_end(t, found.id[i]);
+        if (tokenizer_add_end(t, found.id[i], err) != 0)
+            return -1;
     return read_ends(t, "generation_config.json", err) == 0 ? read_ends(t, "config.json", err) : -1;
 }
 

@@ -198,7 +198,8 @@ static int read_rest(struct tokenizer *t, const struct gguf *g, struct err *err)
         int32_t id = -1;
         if (read_id(&id, t, g, ends[i], err) != 0)
             return -1;
-        tokenizer_add_end(t, id);
+        if (id >= 0 && tokenizer_add_end(t, id, err) != 0)
+            return -1;
     }
     struct gguf_string s;
     if (gguf_text(&s, g, "tokenizer.chat_template")) {

@@ -312,7 +312,7 @@ int tokenizer_read_config(struct tokenizer *t, struct err *err);
 /* EOS and the ends that config.json and generation_config.json name. */
 int tokenizer_read_ends(struct tokenizer *t, struct err *err);
 
-/* Notes one more token that ends an answer; an id outside the vocabulary is none. */
-void tokenizer_add_end(struct tokenizer *t, int64_t id);
+/* Notes one more token that ends an answer. It need not be one that the tokenizer knows: a model may have more. */
+int tokenizer_add_end(struct tokenizer *t, int64_t id, struct err *err);
 
 #endif

@@ -46,6 +46,12 @@ done
 absent out out.gguf s.json
 
 echo "--- tokens that end an answer"
+cp -r model ended
+for said in '[1]' '{"eos_token_id": "</s>"}' '{"eos_token_id": [257, "</s>"]}' '{"eos_token_id": -7}' \
+    '{"eos_token_id": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}'; do
+    echo "$said" >ended/generation_config.json
+    fails 'ended' generate ended --prompt a --max-tokens 2
+done
 id() { cut -d, -f"$1" <<<"${plain//[\[\]]/}"; }
 first=$(id 1) third=$(id 3)
 ends() { "$espalier" generate "$@" --prompt 'a tree' --max-tokens 6 --json --quiet 2>.log/err | sed 's/.*"ids":\(\[[^]]*\]\),"text".*/\1/'; }
