@@ -22,10 +22,10 @@ struct cli {
     bool json, quiet; /* common options */
     bool checking;    /* the words are judged, nothing is done: a command returns once its options are found to be in order */
     struct progress progress;
-    const char *commit;  /* that the program was built from, "-dirty" behind it where files differed; "unknown" */
-    const char *command; /* "eval ppl" */
+    const char *commit;    /* that the program was built from, "-dirty" behind it where files differed; "unknown" */
+    const char *command;   /* "eval ppl" */
     const struct opt *own; /* its options, from command_parse on */
-    int argc;            /* the words after the command, for provenance */
+    int argc;              /* the words after the command, for provenance */
     char **argv;
 };
 
@@ -119,8 +119,8 @@ typedef int also_write_fn(struct file_writer *w, void *arg, const char *path, st
  * and h5: the file `out` where its name ends so, else model.gguf or model.h5 in a folder. also_write, if given, adds a file of
  * its own, `name` in the folder, or <out without ending>.<name> beside the file; it writes all but the commit of *w. Both get their
  * names together. */
-int session_save(struct session *s, struct cli *cli, const struct target *t, const char *name,
-                 also_write_fn *also_write, void *arg, struct err *err);
+int session_save(struct session *s, struct cli *cli, const struct target *t, const char *name, also_write_fn *also_write, void *arg,
+                 struct err *err);
 
 /* ---- commands; each returns 0, or -1 and an error ---- */
 

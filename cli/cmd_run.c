@@ -157,7 +157,7 @@ static int chain_key(char key[65], const char *before, const char *command, cons
 {
     json_t *list = json_array();
     for (int i = 0; i < w->n; i++)
-        json_array_append_new(list, json_utf8(w->v[i], strlen(w->v[i])));
+        json_array_append_new(list, json_text(w->v[i]));
     json_t *work = json_pack("{ss ss ss so sO*}", "version", ESPALIER_VERSION, "before", before, "command", command, "words", list,
                              "inputs", w->inputs);
     int rc = work && json_array_size(list) == (size_t)w->n ? record_key(key, work, err) : err_set(err, "out of memory");

@@ -81,9 +81,8 @@ static void print_heading(FILE *out, const struct speed_words *w, const struct s
 /* One model's figures; with several, which it is and how it compares with the first. */
 static void print_row(FILE *out, const struct speed_words *w, int k, const struct speed_result *r)
 {
-    fprintf(out, "%5lld %9.1f tok/s %9.1f tok/s %10.3f s +- %5.3f s %9.1f tok/s %8.1f MiB", (long long)w->p.batch,
-            r->prefill_tok_s, r->decode_tok_s, r->latency_s, r->latency_std, r->throughput_tok_s,
-            (double)mem_peak_rss() / (1 << 20));
+    fprintf(out, "%5lld %9.1f tok/s %9.1f tok/s %10.3f s +- %5.3f s %9.1f tok/s %8.1f MiB", (long long)w->p.batch, r->prefill_tok_s,
+            r->decode_tok_s, r->latency_s, r->latency_std, r->throughput_tok_s, (double)mem_peak_rss() / (1 << 20));
     if (w->drop.n > 1)
         fprintf(out, "  without blocks %s: decode +- %.1f tok/s, %.3f +- %.3f of the first's",
                 *w->drop.value[k] ? w->drop.value[k] : "(none)", r->decode_std, r->ratio, r->ratio_std);
@@ -153,9 +152,9 @@ static int measure(json_t *result, struct speed_words *w, struct session *s, str
     if (several)
         json_object_set(result, "variants", variants);
     json_decref(variants);
-    json_object_update_new(result, json_pack("{sI sI sI sI}", "in_len", (json_int_t)w->p.n_prompt, "out_len",
-                                             (json_int_t)w->p.out_len, "runs", (json_int_t)w->p.runs, "model_bytes",
-                                             (json_int_t)source_bytes(&s->m.src)));
+    json_object_update_new(result,
+                           json_pack("{sI sI sI sI}", "in_len", (json_int_t)w->p.n_prompt, "out_len", (json_int_t)w->p.out_len,
+                                     "runs", (json_int_t)w->p.runs, "model_bytes", (json_int_t)source_bytes(&s->m.src)));
     free(prompts);
     return rc;
 }

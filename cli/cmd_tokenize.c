@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "core/base/file.h"
 #include "core/base/json.h"
+#include "data/text.h"
 
 struct tokenize {
     const struct tokenizer *t;
@@ -36,7 +37,7 @@ static int print_text(const struct tokenize *k, const char *line, size_t n, stru
     json_error_t why;
     json_t *row = json_loadb(line, n, 0, &why), *v, *string = NULL;
     struct ids ids = {0};
-    char *text = NULL;
+    char *text = NULL, *printed = NULL;
     size_t i, n_text;
     int rc = -1;
     if (!json_is_array(row)) {
@@ -55,13 +56,14 @@ static int print_text(const struct tokenize *k, const char *line, size_t n, stru
     if (tokenizer_decode(&text, &n_text, k->t, ids.ids, ids.n, err) != 0)
         goto done;
     string = json_utf8(text, n_text);
-    if (!string || json_dumpf(string, k->out, JSON_ENCODE_ANY) != 0) {
+    if (!string || !(printed = json_line(string))) {
         err_set(err, "out of memory");
         goto done;
     }
-    fputc('\n', k->out);
+    fputs(printed, k->out);
     rc = 0;
 done:
+    free(printed);
     json_decref(string);
     json_decref(row);
     free(ids.ids);
@@ -76,8 +78,9 @@ static int each_line(const struct tokenize *k, const char *path, bool reverse, s
     size_t size;
     int rc = 0;
     bool jsonl = path_has_suffix(path, ".jsonl") || path_has_suffix(path, ".jsonl.gz");
-    if (file_read(&data, &size, path, err) != 0)
+    if (file_read_text(&data, &size, path, err) != 0)
         return -1;
+    size = text_newlines(data, size);
     size_t number = 0;
     for (char *p = data, *end = data + size; p < end && rc == 0;) {
         char *stop = memchr(p, '\n', (size_t)(end - p));

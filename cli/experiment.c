@@ -58,9 +58,9 @@ static int take(json_t *to, const json_t *from, const char *const names[])
 /* "intact/texts/0": the perplexity of one model on one text, with what the stage that measured it says of it. */
 static int put_text(struct h5_writer *w, const struct experiment *e, int m, int64_t i, struct err *err)
 {
-    static const char *const names[] = {"protocol",       "bos",          "text",        "text_sha256", "tokens_scored",
-                                        "windows",        "wall_seconds", "model",       "model_hash",  "model_fingerprint",
-                                        "peak_rss_bytes", "compute",      "options",     NULL};
+    static const char *const names[] = {"protocol",       "bos",          "text",    "text_sha256", "tokens_scored",
+                                        "windows",        "wall_seconds", "model",   "model_hash",  "model_fingerprint",
+                                        "peak_rss_bytes", "compute",      "options", NULL};
     const char *called = experiment_text_name(e, i);
     double ppl = number(e->ppl[m][i], "ppl");
     char name[64];
@@ -78,7 +78,7 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
 {
     static const char *const names[] = {"model", "model_hash", "model_fingerprint", "n_blocks", NULL};
     double ppl[MAX_TEXTS], nll[MAX_TEXTS], speed = number(e->speed[m], "decode_tok_s"),
-                                        speed_std = number(e->speed[m], "decode_std");
+                                           speed_std = number(e->speed[m], "decode_std");
     int64_t scored[MAX_TEXTS], params = json_integer_value(json_object_get(e->inspect[m], "n_params"));
     char name[64];
     for (int64_t i = 0; i < e->n_texts; i++) {
@@ -109,7 +109,7 @@ static int put_model(struct h5_writer *w, const struct experiment *e, int m, str
     }
     json_t *about = json_object();
     int rc = about && take(about, e->inspect[m], names) == 0 ? h5_attr_json_at(w, model_names[m], about, err)
-                                                              : err_set(err, "out of memory");
+                                                             : err_set(err, "out of memory");
     json_decref(about);
     return rc;
 }
@@ -122,9 +122,9 @@ static json_t *describe_run(const struct experiment *e, struct err *err)
     char sha256[65];
     if (file_sha256(sha256, e->config_path, err) != 0)
         return NULL;
-    json_t *o = json_pack("{ss ss ss so ss}", "program_version", ESPALIER_VERSION, "commit",
-                          e->cli->commit ? e->cli->commit : "unknown", "command", "run", "config", json_text(e->config_path),
-                          "config_sha256", sha256);
+    json_t *o =
+        json_pack("{ss ss ss so ss}", "program_version", ESPALIER_VERSION, "commit", e->cli->commit ? e->cli->commit : "unknown",
+                  "command", "run", "config", json_text(e->config_path), "config_sha256", sha256);
     if (o && take(o, e->score, of_model) == 0 && take(o, e->prune, of_pruning) == 0 && take(o, e->config, of_config) == 0)
         return o;
     json_decref(o);
@@ -255,9 +255,12 @@ static void sheet_models(struct sheet *s, const struct experiment *e)
         double speed = number(e->speed[m], "decode_tok_s"), spread = number(e->speed[m], "decode_std");
         for (int64_t i = 0; i < e->n_texts; i++)
             s->ppl[m][i] = number(e->ppl[m][i], "ppl");
-        s->models[m] = (struct report_model){model_names[m], json_integer_value(json_object_get(e->inspect[m], "n_params")),
-                                             json_integer_value(json_object_get(e->inspect[m], "n_blocks")), s->ppl[m],
-                                             isnan(speed) ? 0 : speed, isnan(spread) ? 0 : spread};
+        s->models[m] = (struct report_model){model_names[m],
+                                             json_integer_value(json_object_get(e->inspect[m], "n_params")),
+                                             json_integer_value(json_object_get(e->inspect[m], "n_blocks")),
+                                             s->ppl[m],
+                                             isnan(speed) ? 0 : speed,
+                                             isnan(spread) ? 0 : spread};
         for (int64_t i = 0; i < e->n_prompts; i++)
             s->continuations[i * N_MODELS + m] = json_string_value(json_object_get(e->sample[m][i], "text"));
     }

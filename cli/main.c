@@ -108,6 +108,31 @@ static void end_at_once(const char *line)
     _exit(1);
 }
 
+static int print_result(const json_t *result, struct err *err)
+{
+    char *line = json_line(result);
+    int rc = line ? 0 : err_set(err, "out of memory");
+    if (line)
+        fputs(line, stdout);
+    free(line);
+    return rc;
+}
+
+/* What is left to do when the command has ended with rc: all that it printed gets out, and its result, or nothing. */
+static int finish(struct cli *cli, int rc, struct err *err)
+{
+    if (rc == 0 && (rc = bus_check(err)) != 0)
+        __fpurge(cli->out); /* computed from a file that was cut: no result */
+    if (cli->out && fclose(cli->out) != 0 && rc == 0)
+        rc = err_errno(err, "standard output");
+    if (rc == 0 && json_failed()) /* the result lacks a part; files that were written have failed at once */
+        rc = err_set(err, "out of memory");
+    if (rc == 0 && cli->json && cli->result)
+        rc = print_result(cli->result, err);
+    json_decref(cli->result);
+    return rc == 0 ? flush_output(err) : rc;
+}
+
 int main(int argc, char **argv)
 {
     struct err err = {0};
@@ -135,19 +160,5 @@ int main(int argc, char **argv)
                       .argc = argc - 1 - n_words,
                       .argv = argv + 1 + n_words};
     int rc = cli.out ? c->run(&cli, &err) : err_set(&err, "out of memory");
-    if (rc == 0 && (rc = bus_check(&err)) != 0)
-        __fpurge(cli.out); /* computed from a file that was cut: no result */
-    if (cli.out && fclose(cli.out) != 0 && rc == 0)
-        rc = err_errno(&err, "standard output");
-    if (rc == 0 && json_failed()) /* the result lacks a part; files that were written have failed at once */
-        rc = err_set(&err, "out of memory");
-    if (rc == 0 && cli.json && cli.result) {
-        if (json_dumpf(cli.result, stdout, JSON_COMPACT | JSON_ENCODE_ANY) != 0)
-            rc = err_set(&err, "standard output: cannot write the result");
-        fputc('\n', stdout);
-    }
-    json_decref(cli.result);
-    if (rc == 0)
-        rc = flush_output(&err);
-    return rc == 0 ? 0 : fail(&err);
+    return finish(&cli, rc, &err) == 0 ? 0 : fail(&err);
 }

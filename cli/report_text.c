@@ -43,8 +43,7 @@ void facts_section(FILE *f, const char *id, const char *title, int64_t n, const 
 {
     if (n <= 0)
         return;
-    fprintf(f,
-            "<section aria-labelledby=\"%s\">\n<h2 id=\"%s\">%s</h2>\n<table class=\"facts\" role=\"table\"><tbody>\n", id, id,
+    fprintf(f, "<section aria-labelledby=\"%s\">\n<h2 id=\"%s\">%s</h2>\n<table class=\"facts\" role=\"table\"><tbody>\n", id, id,
             title);
     for (int64_t i = 0; i < n; i++) {
         fputs("<tr role=\"row\"><th role=\"rowheader\" scope=\"row\">", f);

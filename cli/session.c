@@ -170,10 +170,10 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
 {
     json_t *args = json_array();
     for (int i = 0; i < cli->argc; i++)
-        json_array_append_new(args, json_utf8(cli->argv[i], strlen(cli->argv[i])));
+        json_array_append_new(args, json_text(cli->argv[i]));
     json_t *facts = json_pack("{ss ss ss so so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "commit",
                               cli->commit ? cli->commit : "unknown", "command", cli->command, "arguments", args, "options",
-                              options_json(cli, o), "model", json_utf8(s->m.path, strlen(s->m.path)), "model_hash", s->m.hash,
+                              options_json(cli, o), "model", json_text(s->m.path), "model_hash", s->m.hash,
                               "model_fingerprint", s->m.fingerprint, "dtype", model_dtype(&s->m), "compute", o->compute, "products",
                               s->c.gemm->name, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads",
                               (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",

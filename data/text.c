@@ -7,8 +7,7 @@
 #include "core/base/file.h"
 #include "data/rows.h"
 
-/* Python's text mode: "\r\n" and "\r" are line breaks like "\n". In place. */
-static size_t universal_newlines(char *text, size_t n)
+size_t text_newlines(char *text, size_t n)
 {
     char *to = text;
     for (size_t i = 0; i < n; i++) {
@@ -61,7 +60,7 @@ static int take_lines(struct documents *d, const char *path, struct err *err)
     size_t size, lines = 0;
     if (file_read_text(&d->text, &size, path, err) != 0)
         return -1;
-    size = universal_newlines(d->text, size);
+    size = text_newlines(d->text, size);
     for (size_t i = 0; i < size; i++)
         lines += d->text[i] == '\n';
     d->docs = calloc(lines + 1, sizeof *d->docs);
@@ -116,7 +115,7 @@ int text_read(char **text, size_t *n, const char *path, enum row_rule rule, stru
     if (file_read_text(&raw, &size, path, err) != 0)
         return -1;
     if (rule != ROWS_BYTES)
-        size = universal_newlines(raw, size);
+        size = text_newlines(raw, size);
     if (rule == ROWS_RAW || rule == ROWS_BYTES) {
         *text = raw;
         *n = size;

@@ -20,6 +20,10 @@ struct documents {
 int documents_read(struct documents *d, const char *path, struct err *err);
 void documents_free(struct documents *d);
 
+/* Line breaks as Python's text mode reads them: "\r\n" and "\r" become "\n", in place, with a NUL behind. Returns how many of the n
+ * bytes are left. */
+size_t text_newlines(char *text, size_t n);
+
 /* Whether the file's name says that it holds JSON. */
 bool documents_are_json(const char *path);
 

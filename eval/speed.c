@@ -30,7 +30,7 @@ struct rig {
     int32_t *ids; /* [batch, out_len] */
     int64_t prompt_rows;
     struct progress *progress;
-    int64_t *tokens; /* of the runs before, of every model */
+    int64_t *tokens;        /* of the runs before, of every model */
     struct timing *timings; /* [warmup + runs] */
 };
 

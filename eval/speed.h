@@ -16,10 +16,10 @@ struct speed_protocol {
 };
 
 struct speed_result {
-    double prefill_tok_s;          /* prompt tokens of all sequences per second */
-    double decode_tok_s;           /* new tokens of all sequences per second, once each has its first */
-    double decode_std;             /* sample standard deviation of that over the runs; 0 for one run */
-    double ratio, ratio_std;       /* decode_tok_s to the first model's in the same turn: mean and standard deviation over the turns */
+    double prefill_tok_s;    /* prompt tokens of all sequences per second */
+    double decode_tok_s;     /* new tokens of all sequences per second, once each has its first */
+    double decode_std;       /* sample standard deviation of that over the runs; 0 for one run */
+    double ratio, ratio_std; /* decode_tok_s to the first model's in the same turn: mean and standard deviation over the turns */
     double latency_s, latency_std; /* of a whole run: mean and sample standard deviation */
     double throughput_tok_s;       /* new tokens per second of a whole run */
     double first_token_at;         /* clock_seconds() when every sequence of the first run had a token */

@@ -26,7 +26,7 @@ double plan_cut_swap(const struct scores *s, int64_t count, int64_t keep_first, 
 json_t *plan_units(const struct unit *units, int64_t n);
 
 /* Writes plan.json for m after units were dropped, up to the commit of *w. dropped [n] keeps the order of removal. repair: recorded as it is, or NULL. */
-int plan_write(struct file_writer *w, const char *path, const struct model *m, const struct unit *dropped, int64_t n, const char *criterion,
-               const char *scores_sha256, const json_t *repair, const json_t *facts, struct err *err);
+int plan_write(struct file_writer *w, const char *path, const struct model *m, const struct unit *dropped, int64_t n,
+               const char *criterion, const char *scores_sha256, const json_t *repair, const json_t *facts, struct err *err);
 
 #endif

@@ -14,12 +14,12 @@ enum { WEIGHT_NAME = 96 };
 struct scores {
     char criterion[32];
     char model_hash[65], fingerprint[65]; /* fingerprint: "" in files of an older program */
-    int64_t n;                /* units that were scored */
-    struct unit *unit;        /* [n]: in the order they run */
-    int64_t model_blocks;     /* blocks of the model on disk */
-    double base_ppl;          /* of the model as it stands, on the calibration rows */
-    double *score;            /* [n] */
-    int64_t samples, targets; /* rows, and scored tokens per row */
+    int64_t n;                            /* units that were scored */
+    struct unit *unit;                    /* [n]: in the order they run */
+    int64_t model_blocks;                 /* blocks of the model on disk */
+    double base_ppl;                      /* of the model as it stands, on the calibration rows */
+    double *score;                        /* [n] */
+    int64_t samples, targets;             /* rows, and scored tokens per row */
 
     /* what some criteria have beside the scores; NULL or 0 without */
     float *base_nll;    /* [samples, targets] nats */

@@ -110,8 +110,8 @@ static int put_extras(struct h5_writer *w, const struct scores *s, struct err *e
     return 0;
 }
 
-int scores_write_h5(struct file_writer *out, const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
-                    const json_t *facts, struct err *err)
+int scores_write_h5(struct file_writer *out, const char *path, const struct scores *s, const struct ranking *r,
+                    const struct calibration *cal, const json_t *facts, struct err *err)
 {
     struct h5_writer w;
     int rc = -1;

@@ -11,10 +11,10 @@ struct ranking {
     int64_t n_protected;
 };
 
-int scores_write_json(struct file_writer *w, const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
-                      const json_t *facts, struct err *err);
-int scores_write_h5(struct file_writer *out, const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
-                    const json_t *facts, struct err *err);
+int scores_write_json(struct file_writer *w, const char *path, const struct scores *s, const struct ranking *r,
+                      const struct calibration *cal, const json_t *facts, struct err *err);
+int scores_write_h5(struct file_writer *out, const char *path, const struct scores *s, const struct ranking *r,
+                    const struct calibration *cal, const json_t *facts, struct err *err);
 
 /* Fill a zeroed s; what was read is checked by the caller, who also releases s on failure. */
 int scores_read_json(struct scores *s, const char *path, struct err *err);

@@ -112,8 +112,8 @@ static void add_extras(json_t *root, const struct scores *s)
             json_pack("{sI so}", "resamples", (json_int_t)s->resamples, "swap_with_next", real_array(s->swap, s->n - 1)));
 }
 
-int scores_write_json(struct file_writer *w, const char *path, const struct scores *s, const struct ranking *r, const struct calibration *cal,
-                      const json_t *facts, struct err *err)
+int scores_write_json(struct file_writer *w, const char *path, const struct scores *s, const struct ranking *r,
+                      const struct calibration *cal, const json_t *facts, struct err *err)
 {
     json_t *root =
         json_pack("{ss ss sf so so so so ss sI}", "criterion", s->criterion, "unit", scores_sublayers(s) ? "sublayer" : "block",

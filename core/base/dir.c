@@ -56,11 +56,6 @@ static void remove_contents(int fd)
     closedir(d);
 }
 
-static bool is_same(const struct stat *a, const struct stat *b)
-{
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 /* Removes a folder if it is the one that is meant; NULL: any. */
 static void remove_folder(const char *path, const struct stat *meant)
 {
@@ -68,7 +63,7 @@ static void remove_folder(const char *path, const struct stat *meant)
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return;
-    if (meant && (fstat(fd, &st) != 0 || !is_same(&st, meant))) {
+    if (meant && (fstat(fd, &st) != 0 || !stat_is_same(&st, meant))) {
         close(fd);
         return;
     }

@@ -16,6 +16,7 @@
 
 #include "core/base/bus.h"
 #include "core/base/part.h"
+#include "core/base/utf8.h"
 
 int file_map(struct file_map *map, const char *path, struct err *err)
 {
@@ -129,16 +130,14 @@ int file_read_text(char **data, size_t *size, const char *path, struct err *err)
 {
     if (file_read(data, size, path, err) != 0)
         return -1;
-    const char *s = *data;
-    if (*size >= 2 && (!memcmp(s, "\xFF\xFE", 2) || !memcmp(s, "\xFE\xFF", 2))) {
+    if (*size >= 2 && (!memcmp(*data, "\xFF\xFE", 2) || !memcmp(*data, "\xFE\xFF", 2))) {
         free(*data);
         *data = NULL;
         return err_set(err, "%s: begins with the byte order mark of UTF-16; UTF-8 was expected", path);
     }
-    if (*size >= 3 && !memcmp(s, "\xEF\xBB\xBF", 3)) {
-        *size -= 3;
-        memmove(*data, s + 3, *size + 1);
-    }
+    size_t mark = utf8_mark(*data, *size);
+    *size -= mark;
+    memmove(*data, *data + mark, *size + 1);
     return 0;
 }
 
@@ -292,8 +291,9 @@ int file_writer_put(struct file_writer *w, const void *data, size_t size, struct
     enum { PIECE = 8 << 20 };
     if (size > 0 && fwrite(data, 1, size, w->f) != size)
         return cannot_write(w, err);
-    if ((w->pending += size) >= PIECE &&
-        w->tmp) { /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
+    w->pending += size;
+    if (w->tmp && w->pending >= PIECE) {
+        /* the kernel would let gigabytes pile up first; no matter whether it takes the hint */
         sync_file_range(fileno(w->f), 0, 0, SYNC_FILE_RANGE_WRITE);
         w->pending = 0;
     }
@@ -380,10 +380,15 @@ int path_status(const char *path, struct err *err)
     return link && why == ENOENT ? err_set(err, "%s: is a link to nothing", path) : err_errno(err, "%s", path);
 }
 
+bool stat_is_same(const struct stat *a, const struct stat *b)
+{
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
 bool path_is_same(const char *path, const struct stat *meant)
 {
     struct stat st;
-    return lstat(path, &st) == 0 && st.st_dev == meant->st_dev && st.st_ino == meant->st_ino;
+    return lstat(path, &st) == 0 && stat_is_same(&st, meant);
 }
 
 int path_sync(const char *path, struct err *err)

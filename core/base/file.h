@@ -46,9 +46,9 @@ int bytes_sha256(char hex[65], const void *data, size_t size, struct err *err);
  * instead, and has no temporary name. */
 struct file_writer {
     FILE *f;
-    char *path, *tmp; /* tmp: NULL for a device or a pipe */
-    struct stat made; /* the file that was made under that name */
-    size_t pending;   /* bytes put since the disk was last asked to begin with what it has */
+    char *path, *tmp;           /* tmp: NULL for a device or a pipe */
+    struct stat made;           /* the file that was made under that name */
+    size_t pending;             /* bytes put since the disk was last asked to begin with what it has */
     struct file_writer *before; /* another part of the same result, which commit and abort take along; or NULL */
 };
 int file_writer_open(struct file_writer *w, const char *path, struct err *err);
@@ -74,6 +74,9 @@ void file_forget(const char *path);
 
 /* Whether something has the name: 1, or 0 where it has not; what cannot be told, and a link to nothing, is an error (-1). */
 int path_status(const char *path, struct err *err);
+
+/* Whether both are of one file or folder. */
+bool stat_is_same(const struct stat *a, const struct stat *b);
 
 /* Whether the name, not followed where it is a link, stands for the very thing that `meant` is of. */
 bool path_is_same(const char *path, const struct stat *meant);

@@ -45,7 +45,7 @@ static char *soften_integers(size_t *n_out, const char *text, size_t n)
 json_t *json_load(const char *text, size_t n, json_error_t *why)
 {
     enum { FLAGS = JSON_ALLOW_NUL | JSON_DECODE_ANY };
-    size_t mark = n >= 3 && !memcmp(text, "\xEF\xBB\xBF", 3) ? 3 : 0; /* a byte order mark */
+    size_t mark = utf8_mark(text, n);
     text += mark;
     n -= mark;
     size_t n_soft;
@@ -114,6 +114,14 @@ bool json_failed(void)
     return atomic_load(&failed);
 }
 
+/* Bytes of the control character beyond U+001F that s begins with, DEL or one of C1; 0 where it begins with none. jansson escapes
+ * those before it. */
+static size_t late_control(const char *s)
+{
+    unsigned char second = *s == '\xC2' ? (unsigned char)s[1] : 0;
+    return *s == 0x7F ? 1 : second >= 0x80 && second < 0xA0 ? 2 : 0;
+}
+
 char *json_pretty(const json_t *value)
 {
     if (json_failed())
@@ -122,6 +130,26 @@ char *json_pretty(const json_t *value)
     if (!line)
         free(text);
     return line ? strcat(line, "\n") : NULL;
+}
+
+char *json_line(const json_t *value)
+{
+    char *text = json_failed() ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+    size_t n = text ? strlen(text) : 0, escaped = 0;
+    for (size_t i = 0; i < n; i++)
+        escaped += late_control(text + i) > 0;
+    char *line = text ? malloc(n + escaped * (sizeof "\\u0085" - 1) + 2) : NULL, *to = line;
+    for (size_t i = 0, k; line && i < n; i += k ? k : 1) {
+        k = late_control(text + i);
+        if (k)
+            to += sprintf(to, "\\u%04x", (unsigned char)text[i + k - 1]);
+        else
+            *to++ = text[i];
+    }
+    if (line)
+        strcpy(to, "\n");
+    free(text);
+    return line;
 }
 
 int json_write(const char *path, const json_t *value, struct err *err)

@@ -39,6 +39,10 @@ int json_write_part(struct file_writer *w, const char *path, const json_t *value
 /* What json_write writes, malloc'ed; NULL when there is no memory. */
 char *json_pretty(const json_t *value);
 
+/* One compact line with its line break, malloc'ed, for whoever reads it, a terminal too: all control characters are escaped. NULL:
+ * there is no memory. */
+char *json_line(const json_t *value);
+
 /* Members of an object. An absent or null member leaves *out alone and returns 0; one of the wrong type is an error that
  * names `file` and the key. */
 int json_get_int(int64_t *out, const json_t *obj, const char *key, const char *file, struct err *err);

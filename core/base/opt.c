@@ -137,13 +137,13 @@ static json_t *value_of(const struct opt *o)
     case OPT_REAL: return json_real(*(double *)o->target);
     case OPT_STRING: {
         const char *s = *(const char **)o->target;
-        return s ? json_utf8(s, strlen(s)) : json_null();
+        return s ? json_text(s) : json_null();
     }
     case OPT_LIST: {
         const struct opt_list *list = o->target;
         json_t *all = json_array();
         for (int i = 0; i < list->n; i++)
-            if (json_array_append_new(all, json_utf8(list->value[i], strlen(list->value[i]))) != 0) {
+            if (json_array_append_new(all, json_text(list->value[i])) != 0) {
                 json_decref(all);
                 return NULL;
             }

@@ -39,6 +39,11 @@ bool utf8_valid(const char *s, size_t n)
     return true;
 }
 
+size_t utf8_mark(const char *s, size_t n)
+{
+    return n >= 3 && !memcmp(s, "\xEF\xBB\xBF", 3) ? 3 : 0;
+}
+
 size_t utf8_whole(const char *s, size_t n)
 {
     for (size_t back = 1; back <= 3 && back <= n; back++) {
@@ -69,23 +74,31 @@ char *utf8_repaired(size_t *n_out, const char *s, size_t n)
     return out;
 }
 
+size_t utf8_form(char form[UTF8_FORM], const char *s, size_t n, const char *kept)
+{
+    const unsigned char *c = (const unsigned char *)s;
+    size_t k = utf8_char(s, n);
+    bool control = *c < 0x20 || *c == 0x7F || (k == 2 && *c == 0xC2 && c[1] < 0xA0);
+    if (k > 0 && (!control || (*c && strchr(kept, *c)))) {
+        memcpy(form, s, k);
+        form[k] = 0;
+        return k;
+    }
+    snprintf(form, UTF8_FORM, "\\x%02x", *c);
+    return 1; /* of U+0080 to U+009F the second byte comes next, which alone is no character */
+}
+
 void utf8_visible(char *to, size_t size, const char *s)
 {
-    enum { SPELLED = 4 }; /* \x1b */
     size_t n = strlen(s), at = 0;
-    for (size_t i = 0, k; i < n; i += k) {
-        const unsigned char *c = (const unsigned char *)s + i;
-        k = utf8_char(s + i, n - i);
-        bool control = k == 0 || *c < 0x20 || *c == 0x7F || (k == 2 && *c == 0xC2 && c[1] < 0xA0);
-        if (at + (control ? SPELLED : k) >= size)
+    for (size_t i = 0; i < n;) {
+        char form[UTF8_FORM];
+        i += utf8_form(form, s + i, n - i, "");
+        size_t k = strlen(form);
+        if (at + k >= size)
             break;
-        if (control) {
-            k = 1; /* of U+0080 to U+009F the second byte comes next, which alone is no character */
-            at += (size_t)snprintf(to + at, size - at, "\\x%02x", *c);
-        } else {
-            memcpy(to + at, s + i, k);
-            at += k;
-        }
+        memcpy(to + at, form, k);
+        at += k;
     }
     to[at] = 0;
 }

@@ -15,14 +15,21 @@ size_t utf8_bad(const char *s, size_t n);
 /* Whether all of s[n] is UTF-8. */
 bool utf8_valid(const char *s, size_t n);
 
+/* Bytes of the byte order mark that s[n] begins with: 3, or 0. */
+size_t utf8_mark(const char *s, size_t n);
+
 /* Bytes of s[n] without a character at its end that more bytes may complete. */
 size_t utf8_whole(const char *s, size_t n);
 
 /* s[n] with U+FFFD for what is no character; malloc'ed, with a NUL behind *n_out bytes. NULL: out of memory. */
 char *utf8_repaired(size_t *n_out, const char *s, size_t n);
 
-/* s as a terminal may show it: control characters (C0, DEL, C1) and what is not UTF-8 spelled as \x1b; cut at `size`, NUL
- * included. */
+/* What a terminal may show of what s[n], n > 0, begins with: the character itself, or \x1b for one byte of a control character
+ * (C0 but for those in `kept`, DEL, C1) or of what is not UTF-8. Ends with a NUL. Returns how many bytes of s that is. */
+enum { UTF8_FORM = 5 };
+size_t utf8_form(char form[UTF8_FORM], const char *s, size_t n, const char *kept);
+
+/* All of s in such forms, cut at `size`, NUL included. */
 void utf8_visible(char *to, size_t size, const char *s);
 
 #endif

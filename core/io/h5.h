@@ -25,7 +25,7 @@ int h5_writer_open(struct h5_writer *w, const char *path, struct err *err);
 int h5_writer_commit(struct h5_writer *w, struct err *err); /* also releases w, whether it succeeds or not */
 /* Releases w as commit does, but leaves the finished file to be committed. */
 int h5_writer_finish(struct file_writer *out, struct h5_writer *w, struct err *err);
-void h5_writer_abort(struct h5_writer *w);                  /* does nothing after commit or on a zeroed writer */
+void h5_writer_abort(struct h5_writer *w); /* does nothing after commit or on a zeroed writer */
 
 /* A dataset data[dims[0], ..., dims[n_dims - 1]], row-major, compressed. n_dims 0 is one number. With a dim of 0 there are no
  * elements and data may be NULL. Groups in `name` are made; a name that is taken is an error. */

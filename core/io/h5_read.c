@@ -166,7 +166,8 @@ static int read_dataset(union number **data, int64_t dims[H5_MAX_DIMS], int *n_d
         err_errno(err, "%s", path);
         goto done;
     }
-    if (n > inflated_limit((size_t)st.st_size) / sizeof **data) { /* what is packed unpacks to so much, and the shape is only said */
+    if (n >
+        inflated_limit((size_t)st.st_size) / sizeof **data) { /* what is packed unpacks to so much, and the shape is only said */
         err_set(err, "%s: \"%s\": %llu numbers are said to be in a file of %lld bytes", path, name, (unsigned long long)n,
                 (long long)st.st_size);
         goto done;

@@ -1,8 +1,8 @@
 /* From ids to text. */
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
+#include "core/base/utf8.h"
 #include "core/io/tokenizer_impl.h"
 
 static const char blank[] = "\xE2\x96\x81";       /* U+2581, which stands for a space */
@@ -72,32 +72,16 @@ struct decoding {
     size_t n, run;
 };
 
-/* Bytes of the valid character that s[n] starts with, or 0. */
-static size_t valid_char(const char *s, size_t n)
-{
-    utf8proc_int32_t c;
-    utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &c);
-    return k > 0 ? (size_t)k : 0;
-}
-
-static bool is_text(const char *s, size_t n)
-{
-    for (size_t i = 0, k; i < n; i += k)
-        if (!(k = valid_char(s + i, n - i)))
-            return false;
-    return true;
-}
-
 /* What the run holds that is not UTF-8 becomes U+FFFD, one for each byte. spare[run] is scratch. */
 static void finish_run(struct decoding *d, const struct decoder *how, char *spare)
 {
     size_t run = d->run, at = d->n - run;
     d->run = 0;
-    if (run == 0 || is_text(d->text + at, run))
+    if (run == 0 || utf8_valid(d->text + at, run))
         return;
     memcpy(spare, d->text + at, run);
     for (size_t i = 0, k; i < run; i += k ? k : 1) {
-        k = how->whole_runs ? 0 : valid_char(spare + i, run - i);
+        k = how->whole_runs ? 0 : utf8_char(spare + i, run - i);
         memcpy(d->text + at, k ? spare + i : replacement, k ? k : N_REPLACEMENT);
         at += k ? k : N_REPLACEMENT;
     }

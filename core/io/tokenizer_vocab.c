@@ -4,6 +4,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "core/base/utf8.h"
 #include "core/io/tokenizer_impl.h"
 
 enum { POOL_BLOCK = 1 << 18 };
@@ -121,18 +122,6 @@ static bool spelling_to_bytes(char *bytes, size_t *n_bytes, const char *text, si
     return true;
 }
 
-static bool is_utf8(const char *s, size_t n)
-{
-    for (size_t i = 0; i < n;) {
-        utf8proc_int32_t c;
-        utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
-        if (k <= 0)
-            return false;
-        i += (size_t)k;
-    }
-    return true;
-}
-
 int vocab_set(struct tokenizer *t, int64_t id, const char *text, size_t n, bool in_model, struct err *err)
 {
     if (id < 0 || id >= t->n_tokens)
@@ -141,7 +130,7 @@ int vocab_set(struct tokenizer *t, int64_t id, const char *text, size_t n, bool 
     if (tok->text.s)
         return err_set(err, "%s: token id %lld is given twice, to \"%s\" and \"%.*s\"", t->file, (long long)id, tok->text.s, (int)n,
                        text);
-    if (!is_utf8(text, n))
+    if (!utf8_valid(text, n))
         return err_set(err, "%s: token %lld is not valid UTF-8", t->file, (long long)id);
     int32_t *slot = id_table_slot(t, &t->spelled, false, text, n);
     if (*slot)

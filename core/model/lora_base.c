@@ -32,8 +32,8 @@ int lora_base_save(struct file_writer *w, const struct model *m, const char *dir
         json_array_append_new(units, json_string(unit_name(name, u)));
         json_array_append_new(prints, rc == 0 ? json_stringn(hex, DIGITS) : NULL);
     }
-    json_t *root = json_pack("{ss sI so so}", "base_fingerprint", named.fingerprint, "n_blocks", (json_int_t)m->cfg.n_blocks, "blocks",
-                             units, "block_fingerprints", prints);
+    json_t *root = json_pack("{ss sI so so}", "base_fingerprint", named.fingerprint, "n_blocks", (json_int_t)m->cfg.n_blocks,
+                             "blocks", units, "block_fingerprints", prints);
     if (rc == 0)
         rc = root ? json_write_part(w, path, root, err) : err_set(err, "%s: out of memory", path);
     json_decref(root);
@@ -143,7 +143,8 @@ static int check(bool *other, const struct model *m, const struct trained *t, un
     *other = !found;
     if (found)
         return refuse(keep, m->cfg.n_blocks, file, err);
-    if (m->cfg.n_blocks != t->n_blocks || alike) { /* other weights; or some of the same, less other blocks of theirs than in training */
+    if (m->cfg.n_blocks != t->n_blocks ||
+        alike) { /* other weights; or some of the same, less other blocks of theirs than in training */
         bool moved = false;
         int64_t shared = shared_units(&moved, m, t, err);
         if (shared < 0 || (!moved && (alike || !shared)))

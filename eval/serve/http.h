@@ -15,8 +15,8 @@ struct call {
     size_t n, cap;
     struct api_error err; /* found before the body was there */
     double began;
-    bool whole;      /* all of the request is there: from here on the server works for it */
-    double refused;  /* when a body that is not wanted was answered; 0: it was not */
+    bool whole;     /* all of the request is there: from here on the server works for it */
+    double refused; /* when a body that is not wanted was answered; 0: it was not */
 };
 
 /* ---- http.c ---- */

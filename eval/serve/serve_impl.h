@@ -23,7 +23,7 @@ struct server {
     struct metrics metrics;
     atomic_int working; /* of these, those that are there whole: what a stop waits for */
     bool loopback;      /* listens on the loopback address */
-    atomic_int active; /* calls between their first byte and their last */
+    atomic_int active;  /* calls between their first byte and their last */
     atomic_bool draining;
     atomic_ullong next_seed; /* for requests that name none */
     int64_t started;

@@ -81,4 +81,6 @@ fails 'a\x1b]0;owned\x07\x7f\xc2\x9bb' inspect "$strange"
 cp -r model "$strange"
 succeeds inspect "$strange"
 LC_ALL=C grep -q "$(printf '\033')" .log/out .log/err && complain "an escape reaches the terminal"
+succeeds eval ppl "$strange" --text calib.txt --max-tokens 300 --json
+grep -qF 'owned\u0007\u007f\u009bb' .log/out || complain "eval ppl --json: the control characters of the model's name"
 verdict

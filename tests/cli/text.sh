@@ -26,6 +26,11 @@ fails 'bad.json: line 2' train model --data bad.json --out bad --val-size 0 --th
 printf '\xff\xfe[\0]\0' >wide.json
 fails 'UTF-16' train model --data wide.json --out bad --val-size 0 --threads 1
 
+# Lines as Python's text mode has them, also for tokenize.
+printf '\xef\xbb\xbfone\r\ntwo\rthree' >dos.txt
+printf 'one\ntwo\nthree\n' >unix.txt
+[ "$("$espalier" tokenize model --file dos.txt)" = "$("$espalier" tokenize model --file unix.txt)" ] || complain "tokenize: line ends"
+
 echo '[{"ids":[65,66,67],"labels":[-100,66,67]},{"ids":[65,66],"labels":[-100,-100]}]' >masked.json
 "$espalier" train model --rows masked.json --out masked --steps 1 --batch 1 --micro-batch 1 --val-size 0 --threads 1 --json \
     >.log/out 2>.log/err || complain "masked.json"

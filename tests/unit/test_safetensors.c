@@ -271,7 +271,7 @@ static void shards(void **state)
     assert_string_equal(path_base(source_passed_over(&s, "e")->file), "three");
     source_close(&s);
     static const char *const bad[][2] = {
-        {"{\"weight_map\":{\"a\":\"two\",\"b\":\"one\"}}", "index.json"},      /* in the other shard */
+        {"{\"weight_map\":{\"a\":\"two\",\"b\":\"one\"}}", "index.json"}, /* in the other shard */
         {"{\"weight_map\":{\"a\":\"one\",\"b\":\"../secret\"}}", "index.json"},
         {"{\"weight_map\":{\"a\":\"one\",\"b\":\"..\"}}", "shards"},
         {"{\"weight_map\":{\"a\":\"one\",\"b\":\".\"}}", "shards"},

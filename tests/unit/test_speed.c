@@ -140,7 +140,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(together_is_alone),
-        cmocka_unit_test(bytes_of_a_step), cmocka_unit_test(in_turns),
+        cmocka_unit_test(bytes_of_a_step),
+        cmocka_unit_test(in_turns),
         cmocka_unit_test(what_is_refused),
     };
     return cmocka_run_group_tests(tests, open_fixture, close_fixture);

@@ -35,8 +35,16 @@ static void lines(void **state)
         const char *text;
         const char *docs[5];
     } cases[] = {
-        {"one\ntwo\n", {"one", "two"}}, {"one\ntwo", {"one", "two"}}, {"\n\nx\n", {"", "", "x"}}, {"", {NULL}}, {"\n", {""}},
-        {" a \r\nb", {" a ", "b"}}, {"a\rb\r\rc", {"a", "b", "", "c"}}, {"\xEF\xBB\xBF" "a\n", {"a"}},
+        {"one\ntwo\n", {"one", "two"}},
+        {"one\ntwo", {"one", "two"}},
+        {"\n\nx\n", {"", "", "x"}},
+        {"", {NULL}},
+        {"\n", {""}},
+        {" a \r\nb", {" a ", "b"}},
+        {"a\rb\r\rc", {"a", "b", "", "c"}},
+        {"\xEF\xBB\xBF"
+         "a\n",
+         {"a"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_text(in_scratch("d.txt"), cases[i].text);
@@ -109,7 +117,9 @@ static void row_rules(void **state)
         {"a\r\n b\x1c\n", "a\n\n\n b\x1c\n", "a\n\nb"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *want[] = {[ROWS_RAW] = strchr(cases[i].file, '\r') ? "a\n b\x1c\n" : cases[i].file, [ROWS_WIKITEXT] = cases[i].wikitext, [ROWS_PTB] = cases[i].ptb};
+        const char *want[] = {[ROWS_RAW] = strchr(cases[i].file, '\r') ? "a\n b\x1c\n" : cases[i].file,
+                              [ROWS_WIKITEXT] = cases[i].wikitext,
+                              [ROWS_PTB] = cases[i].ptb};
         write_text(in_scratch("rows"), cases[i].file);
         for (int rule = 0; rule < 4; rule++) {
             char *text;

@@ -249,11 +249,12 @@ static void chat_and_save(void **state)
     char path[128], copy[96];
     snprintf(path, sizeof path, "%s/tokenizer_config.json", s->dir);
     snprintf(copy, sizeof copy, "%s/copy", s->dir);
-    write_text(path,
-               "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"<s><w>\"},\"add_bos_token\":true,\"chat_template\":"
-               "\"{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\\nIt\\\\'s you"
-               "<|im_end|>\\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
-               "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\"}");
+    write_text(
+        path, "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"<s><w>\"},\"add_bos_token\":true,\"chat_template\":"
+              "\"{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ "
+              "'<|im_start|>system\\nIt\\\\'s you"
+              "<|im_end|>\\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
+              "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\"}");
     struct tokenizer *t = open_with(s, digits_then_bytes, "");
     struct err err = {0};
     assert_int_equal(tokenizer_save(t, copy, &err), 0);

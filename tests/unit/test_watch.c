@@ -20,11 +20,11 @@ static void losses(void **state)
 {
     (void)state;
     assert_int_equal(warnings((double[]){3, 2.9, 3.2, 2.8, 2.7, 2.6, 2.5, -1}, 1), 0);
-    assert_int_equal(warnings((double[]){3, 9, 3, 3, 3, 3, 3, -1}, 1), 1);    /* the mean of five is 4.2 */
-    assert_int_equal(warnings((double[]){3, 6, 3, 3, 3, 3, 3, -1}, 1), 0);    /* one step alone is not */
+    assert_int_equal(warnings((double[]){3, 9, 3, 3, 3, 3, 3, -1}, 1), 1);       /* the mean of five is 4.2 */
+    assert_int_equal(warnings((double[]){3, 6, 3, 3, 3, 3, 3, -1}, 1), 0);       /* one step alone is not */
     assert_int_equal(warnings((double[]){3, 9, 9, 9, 9, 9, 9, 9, 9, -1}, 1), 1); /* said once */
-    assert_int_equal(warnings((double[]){3, 9, -1}, 1), 1);                   /* a short training is judged at its end */
-    assert_int_equal(warnings((double[]){0.2, 0.5, 0.5, -1}, 1), 1);          /* twice */
+    assert_int_equal(warnings((double[]){3, 9, -1}, 1), 1);                      /* a short training is judged at its end */
+    assert_int_equal(warnings((double[]){0.2, 0.5, 0.5, -1}, 1), 1);             /* twice */
     assert_int_equal(warnings((double[]){3, -1}, 1), 0);
 }
 
