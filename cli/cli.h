@@ -67,11 +67,15 @@ struct session {
     double started;
 };
 
-/* TELLS_TOKENIZER: a tokenizer that cannot be read is no error; no_tokenizer says why. BLOCKWISE: every pass takes many rows through each block, so that weights may be given back behind it. */
+/* TELLS_TOKENIZER: a tokenizer that cannot be read is no error; no_tokenizer says why. BLOCKWISE: every pass takes many rows through
+ * each block, so that weights may be given back behind it. */
 enum session_needs { NEEDS_TOKENIZER = 1, NO_ADAPTER = 2, BLOCKWISE = 4, TELLS_TOKENIZER = 8 };
 
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err);
 void session_close(struct session *s);
+
+/* A line on standard error, "espalier: ..."; control characters in it are spelled out. */
+void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Says, unless quiet, that an adapter was trained on other weights than those it runs on. */
 void tell_other_base(const struct lora_set *l, const char *adapter, const char *model, bool quiet);

@@ -107,7 +107,7 @@ static int read_keys(struct house *h, const char *path, struct err *err)
 {
     size_t n;
     char *rest = NULL;
-    if (file_read(&h->keys_text, &n, path, err) != 0)
+    if (file_read_text(&h->keys_text, &n, path, err) != 0)
         return -1;
     for (char *line = strtok_r(h->keys_text, "\r\n", &rest); line; line = strtok_r(NULL, "\r\n", &rest)) {
         line += strspn(line, " \t"); /* blanks around a key belong to none */
@@ -212,20 +212,18 @@ static void tell_memory(const struct house *h, const struct serve_options *o)
     for (int i = 0; i < h->n; i++) {
         const struct model *m = h->variants[i].run.m;
         runs[i] = h->variants[i].run;
-        fprintf(stderr, "espalier: %s: %lld blocks, %.1f M parameters", h->variants[i].name, (long long)m->n_order,
-                (double)model_params(m) / 1e6);
-        if (m == &h->s.m || m == &h->against.m)
-            fprintf(stderr, ", %.2f GiB of weights\n", gib((double)model_bytes(m)));
-        else
-            fprintf(stderr, ", sharing the weights of %s\n", h->variants[0].name);
+        bool own = m == &h->s.m || m == &h->against.m;
+        char weights[40];
+        snprintf(weights, sizeof weights, "%.2f GiB of weights", gib((double)model_bytes(m)));
+        cli_say("%s: %lld blocks, %.1f M parameters, %s%s", h->variants[i].name, (long long)m->n_order,
+                (double)model_params(m) / 1e6, own ? weights : "sharing the weights of ", own ? "" : h->variants[0].name);
     }
     double weights = (double)model_bytes(&h->s.m) + (h->has_against ? (double)model_bytes(&h->against.m) : 0);
     double caches = engine_cache_bytes(runs, h->n, &o->engine), room = (double)mem_available();
-    fprintf(stderr, "espalier: caches grow to %.2f GiB: %lld slots of %lld positions%s\n", gib(caches), (long long)o->engine.slots,
+    cli_say("caches grow to %.2f GiB: %lld slots of %lld positions%s", gib(caches), (long long)o->engine.slots,
             (long long)o->engine.context, h->n > 1 ? " each" : "");
     if (room > 0 && weights + caches > room)
-        fprintf(stderr, "espalier: that is more than the %.2f GiB that are there: full slots may push weights out of memory\n",
-                gib(room));
+        cli_say("that is more than the %.2f GiB that are there: full slots may push weights out of memory", gib(room));
 }
 
 static int run_server(struct house *h, const struct serve_options *o, struct cli *cli, struct err *err)
@@ -243,11 +241,10 @@ static int run_server(struct house *h, const struct serve_options *o, struct cli
         return -1;
     if (!cli->quiet)
         tell_memory(h, o);
-    fprintf(stderr, "espalier: serving %s at http://%s%s%s:%d/\n", h->variants[0].name, v6 ? "[" : "", o->host, v6 ? "]" : "",
-            server_port(server));
+    cli_say("serving %s at http://%s%s%s:%d/", h->variants[0].name, v6 ? "[" : "", o->host, v6 ? "]" : "", server_port(server));
     sigwait(&signals, &which);
     if (!cli->quiet)
-        fprintf(stderr, "espalier: stopping when what runs is through\n");
+        cli_say("stopping when what runs is through");
     server_drain(server);
     server_close(server);
     return 0;

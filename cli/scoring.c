@@ -111,12 +111,9 @@ static char *file_of(const struct scoring *g, int64_t i, const char *path, struc
 
 json_t *work_describe(const struct session *s, const struct common *o, struct err *err)
 {
-    char adapter[65] = "";
-    if (o->adapter && record_content(adapter, o->adapter, err) != 0)
-        return NULL;
     json_t *work =
         json_pack("{ss ss ss ss ss ss ss}", "version", ESPALIER_VERSION, "model", s->m.fingerprint, "isa", s->c.rows->isa, "blas",
-                  gemm_backend(), "adapter", adapter, "drop", o->drop ? o->drop : "", "compute", o->compute);
+                  gemm_backend(), "adapter", s->adapter_content, "drop", o->drop ? o->drop : "", "compute", o->compute);
     if (!work)
         err_set(err, "out of memory");
     return work;

@@ -1,3 +1,4 @@
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -6,6 +7,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/record.h"
+#include "core/base/utf8.h"
 #include "core/model/stream.h"
 
 static void common_table(struct opt table[COMMON_OPTS], struct common *o)
@@ -103,12 +105,21 @@ static int open_tokenizer(struct session *s, const struct common *o, const char 
     return 0;
 }
 
+void cli_say(const char *fmt, ...)
+{
+    char text[2048], shown[sizeof text];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    utf8_visible(shown, sizeof shown, text); /* names come from files and paths */
+    fprintf(stderr, "espalier: %s\n", shown);
+}
+
 void tell_other_base(const struct lora_set *l, const char *adapter, const char *model, bool quiet)
 {
-    struct err said = {0}; /* made as a message is: one line, control characters visible */
-    err_set(&said, "%s was trained on other weights than %s", adapter, model);
     if (l->other_base && !quiet)
-        fprintf(stderr, "espalier: %s\n", said.msg);
+        cli_say("%s was trained on other weights than %s", adapter, model);
 }
 
 int session_open(struct session *s, const struct common *o, const char *model, int needs, struct err *err)
@@ -171,13 +182,13 @@ json_t *session_facts(const struct session *s, const struct cli *cli, const stru
     json_t *args = json_array();
     for (int i = 0; i < cli->argc; i++)
         json_array_append_new(args, json_text(cli->argv[i]));
-    json_t *facts = json_pack("{ss ss ss so so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "commit",
-                              cli->commit ? cli->commit : "unknown", "command", cli->command, "arguments", args, "options",
-                              options_json(cli, o), "model", json_text(s->m.path), "model_hash", s->m.hash,
-                              "model_fingerprint", s->m.fingerprint, "dtype", model_dtype(&s->m), "compute", o->compute, "products",
-                              s->c.gemm->name, "isa", s->c.rows->isa, "blas", gemm_backend(), "threads",
-                              (json_int_t)pool_threads(s->c.pool), "seed", (json_int_t)o->seed, "wall_seconds",
-                              clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
+    json_t *facts =
+        json_pack("{ss ss ss so so so ss ss ss ss ss ss ss sI sI sf sI}", "program_version", ESPALIER_VERSION, "commit",
+                  cli->commit ? cli->commit : "unknown", "command", cli->command, "arguments", args, "options",
+                  options_json(cli, o), "model", json_text(s->m.path), "model_hash", s->m.hash, "model_fingerprint",
+                  s->m.fingerprint, "dtype", model_dtype(&s->m), "compute", o->compute, "products", s->c.gemm->name, "isa",
+                  s->c.rows->isa, "blas", gemm_backend(), "threads", (json_int_t)pool_threads(s->c.pool), "seed",
+                  (json_int_t)o->seed, "wall_seconds", clock_seconds() - s->started, "peak_rss_bytes", (json_int_t)mem_peak_rss());
     if (s->adapter)
         json_object_update_new(facts,
                                json_pack("{so ss}", "adapter", json_text(o->adapter), "adapter_fingerprint", s->adapter_content));

@@ -38,7 +38,7 @@ static int add_piqa_labels(struct rows *r, struct err *err)
     int there = path_status(path, err);
     if (there <= 0)
         return err_set(err, "%s: the rows have no \"label\"; put their labels in %s, a line each", r->file, path);
-    if (file_read(&labels, &size, path, err) != 0)
+    if (file_read_text(&labels, &size, path, err) != 0)
         return -1;
     p = labels;
     for (int64_t i = 0; i < r->n; i++) {

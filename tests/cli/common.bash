@@ -101,6 +101,22 @@ make_inputs() { # model/, model.gguf, calib.txt (30 documents), rows.json (24 tr
     echo ']' >>alpaca.json
 }
 
+# make_config FILE: an experiment on what make_inputs makes
+make_config() {
+    cat >"$1" <<'X'
+{
+  "title": "a tiny experiment", "model": "model",
+  "score": {"criterion": "bi", "calib": "calib.txt", "samples": 2, "seq-len": 16},
+  "prune": {"count": 1},
+  "train": {"data": "alpaca.json", "steps": 1, "batch": 2, "micro-batch": 1, "val-size": 0, "rank": 2, "warmup": 0},
+  "merge": {},
+  "eval": {"texts": [{"name": "text", "text": "calib.txt", "format": "lines", "max-tokens": 300}],
+           "speed": {"warmup": 0, "runs": 1, "out-len": 4}},
+  "generate": {"prompts": ["Document"], "max-tokens": 2}
+}
+X
+}
+
 verdict() {
     [ $failures = 0 ] && exit 0
     echo "$failures failures"

@@ -2,18 +2,7 @@
 # The configuration of `run` is read whole before anything runs: each mistake is named with file, part and key, and nothing is made.
 . "${BASH_SOURCE%/*}/common.bash"
 make_inputs
-cat >good.json <<'X'
-{
-  "title": "a tiny experiment", "model": "model",
-  "score": {"criterion": "bi", "calib": "calib.txt", "samples": 2, "seq-len": 16},
-  "prune": {"count": 1},
-  "train": {"data": "alpaca.json", "steps": 1, "batch": 2, "micro-batch": 1, "val-size": 0, "rank": 2, "warmup": 0},
-  "merge": {},
-  "eval": {"texts": [{"name": "text", "text": "calib.txt", "format": "lines", "max-tokens": 300}],
-           "speed": {"warmup": 0, "runs": 1, "out-len": 4}},
-  "generate": {"prompts": ["Document"], "max-tokens": 2}
-}
-X
+make_config good.json
 
 # wrong SED MESSAGE: good.json, changed so, is refused with that message, and no stage was begun
 wrong() {

@@ -42,12 +42,7 @@ both chat @ --system @ --max-tokens 2
 both eval zeroshot @ --data @.tasks --limit 1
 both synth @/config.json --out @.synth
 for folder in plain.run "$bad.run"; do # an experiment whose files lie beside it
-    mkdir "$folder" && cp -r model calib.txt alpaca.json "$folder" && cat >"$folder/e.json" <<'X'
-{"model": "model", "score": {"criterion": "bi", "calib": "calib.txt", "samples": 2, "seq-len": 16}, "prune": {"count": 1},
- "train": {"data": "alpaca.json", "steps": 1, "batch": 2, "micro-batch": 1, "val-size": 0, "rank": 2, "warmup": 0}, "merge": {},
- "eval": {"texts": [{"name": "text", "text": "calib.txt", "max-tokens": 300}], "speed": {"warmup": 0, "runs": 1, "out-len": 4}},
- "generate": {"prompts": ["tree"], "max-tokens": 2}}
-X
+    mkdir "$folder" && cp -r model calib.txt alpaca.json "$folder" && make_config "$folder/e.json"
 done
 both run @.run/e.json --out @.run/out
 for record in plain.run/out/stages/*.json; do

@@ -44,15 +44,7 @@ mv own.json alpaca.json
 succeeds "${train[@]}" --resume --quiet && same t/adapter_model.safetensors kept
 
 echo "--- stages of run"
-cat >c.json <<'J'
-{ "model": "model",
-  "score": {"criterion": "bi", "calib": "calib.txt", "samples": 2, "seq-len": 16},
-  "prune": {"count": 1},
-  "train": {"data": "alpaca.json", "steps": 1, "batch": 2, "micro-batch": 1, "val-size": 0, "rank": 2, "warmup": 0},
-  "merge": {},
-  "eval": {"texts": [{"name": "text", "text": "calib.txt", "format": "lines", "max-tokens": 300}]},
-  "generate": {"prompts": ["Document"], "max-tokens": 2} }
-J
+make_config c.json
 reused() {
     succeeds run c.json --out made --quiet --json
     "$tool" get .log/out stages_reused 2>/dev/null || sed -n 's/.*"stages_reused": *\([0-9]*\).*/\1/p' .log/out

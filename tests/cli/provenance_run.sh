@@ -30,19 +30,9 @@ says more.json '"rank":2,' # the adapter's, not the default
 says more.json '"epochs":1,'
 
 echo "--- evaluation.h5"
-cat >tiny.json <<'X'
-{
-  "title": "a <b>tiny</b> experiment", "model": "model",
-  "score": {"criterion": "bi", "calib": "calib.txt", "samples": 2, "seq-len": 16},
-  "prune": {"count": 1},
-  "train": {"data": "alpaca.json", "steps": 1, "batch": 2, "micro-batch": 1, "val-size": 0, "rank": 2, "warmup": 0},
-  "merge": {},
-  "eval": {"texts": [{"name": "text", "text": "calib.txt", "format": "lines", "max-tokens": 300},
-                     {"name": "BOS", "text": "calib.txt", "protocol": "shortened-128-bos", "max-tokens": 300}],
-           "speed": {"warmup": 0, "runs": 3, "out-len": 4}},
-  "generate": {"prompts": ["Document"], "max-tokens": 2}
-}
-X
+make_config tiny.json
+sed -i 's/a tiny/a <b>tiny<\/b>/; s/"runs": 1/"runs": 3/
+        s/"max-tokens": 300}/&, {"name": "BOS", "text": "calib.txt", "protocol": "shortened-128-bos", "max-tokens": 300}/' tiny.json
 succeeds run tiny.json --out made --json --quiet
 h5=made/evaluation.h5
 cp .log/out run.json
